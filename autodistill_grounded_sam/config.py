@@ -1,0 +1,82 @@
+"""Settings: frozen, typed, unknown keys refused with one line an error."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from autodistill_grounded_sam.errors import ConfigError
+
+Config = TypeVar("Config", bound="_Config")
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SeeConfig(_Config):
+    """What the costly half depends on: models, images, candidates. A store belongs to one of these."""
+
+    detector: str = "IDEA-Research/grounding-dino-tiny"
+    segmenter: str = "facebook/sam-vit-huge"
+    masks: Literal["all", "kept", "none"] = "all"
+    floor: float = Field(0.10, ge=0, le=1)  # candidates below it are not stored
+    max_candidates: int = Field(100, ge=1)  # an image; as SegInW's protocol keeps
+    shorter_side_px: int | None = Field(None, ge=16)  # of the detector's input; None: as the model was trained
+    longer_side_px: int | None = Field(None, ge=16)
+    max_megapixels: int = Field(200, ge=1)  # larger images are set aside; Pillow's own bomb limit is 179
+
+
+class RunConfig(_Config):
+    """How the costly half is run; none of it changes a result by more than rounding."""
+
+    device: str = "auto"
+    batch_size: int | Literal["auto"] = "auto"
+    offline: bool = False
+    part_images: int = Field(512, ge=1)  # a part of the store is closed after so many images ...
+    part_seconds: float = Field(30.0, gt=0)  # ... or so many seconds, whichever comes first: a killed run loses no more
+
+
+class DecideConfig(_Config):
+    """The cheap half: from candidates to labels. Class settings of the ontology come first, these are the defaults."""
+
+    box_threshold: float = Field(0.35, ge=0, le=1)
+    text_threshold: float = Field(0.25, ge=0, le=1)
+    min_margin: float = Field(0.0, ge=0, le=1)
+    duplicate_iou: float = Field(0.7, ge=0, le=1)  # of masks (boxes where a run has no masks)
+    duplicate_containment: float = Field(0.85, ge=0, le=1)  # intersection over the smaller
+    herd_members: int = Field(3, ge=2)  # a box around so many kept ones of its class is a herd
+    island_fraction: float = Field(0.02, ge=0, le=1)  # mask parts smaller than this share of the largest go
+    hole_fraction: float = Field(0.005, ge=0, le=1)  # holes smaller than this share of the mask are filled
+    box_from: Literal["detector", "mask"] = "mask"
+
+
+class ExportConfig(_Config):
+    """Formats and the split."""
+
+    formats: tuple[str, ...] = ("yolo-seg",)
+    valid: float = Field(0.2, ge=0, lt=1)
+    seed: int = 0
+    group_by: Literal["auto", "none"] = "auto"  # auto: near-duplicates and frames of one sequence stay on one side
+
+
+class LabelConfig(_Config):
+    """Everything `label` needs beside images, ontology and output folder."""
+
+    see: SeeConfig = SeeConfig()
+    run: RunConfig = RunConfig()
+    decide: DecideConfig = DecideConfig()
+    export: ExportConfig = ExportConfig()
+
+
+def checked(model: type[Config], settings: dict[str, Any]) -> Config:
+    """Build a config; every wrong or unknown key is one line of one ConfigError."""
+    try:
+        return model(**settings)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in item['loc'])}: {item['msg']}, got {item['input']!r}" for item in error.errors()
+        ]
+        known = ", ".join(model.model_fields)
+        raise ConfigError(f"{len(lines)} wrong setting(s) for {model.__name__} (known: {known}):\n" + "\n".join(lines)) from error

@@ -1,0 +1,22 @@
+"""What every test shares: no network, no user caches, and the folder of reference data where it is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("YOLO_OFFLINE", "true")
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of human-annotated images, odd files and official references; set AGS_SHARED if it is not beside the checkout."""
+    folder = Path(os.environ.get("AGS_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"reference folder {folder} is not here (set AGS_SHARED)")
+    return folder
