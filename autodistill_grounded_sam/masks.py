@@ -65,5 +65,19 @@ def mask_iou(first: Rle, second: Rle) -> float:
     return float(iou_and_containment([first], [second])[0][0, 0])
 
 
+def from_coco(segmentation: Any, width: int, height: int) -> Rle:
+    """The run-length code of a COCO `segmentation`: a list of polygons, run lengths as a list, or a compressed string."""
+    from pycocotools import mask as coco
+
+    if isinstance(segmentation, list):
+        code = coco.merge(coco.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        code = coco.frPyObjects(segmentation, height, width)
+    else:
+        code = segmentation
+    counts = code["counts"]
+    return Rle(size=[height, width], counts=counts.decode("ascii") if isinstance(counts, bytes) else counts)
+
+
 def _for_coco(rle: Rle) -> dict[str, Any]:
     return {"size": rle["size"], "counts": rle["counts"].encode("ascii")}

@@ -6,13 +6,17 @@ The same painter made the training scenes of `mini` (`tools/`), `make demo` and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from autodistill_grounded_sam.masks import encode_mask
+
+FloatArray = npt.NDArray[Any]  # float32, or float64 where numpy's scalars widen it
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 38, 40),
@@ -95,6 +99,38 @@ def paint_scene(settings: PainterSettings, seed: int) -> Scene:
         layers = [*covered_layers, (colour, shape, _full(coverage, box, canvas) >= 0.5)]
     objects = tuple(PaintedObject(c, s, _tight_box(mask), mask) for c, s, mask in layers)
     return Scene(_photograph(canvas, rng), objects)
+
+
+def paint_dataset(folder: Path, count: int, settings: PainterSettings, seed: int, class_names: Sequence[str]) -> Path:
+    """Paint `count` scenes into `folder/images` as PNG and their truth as `folder/truth.json` (COCO, masks as RLE).
+
+    Only objects whose name is in `class_names` are in the truth; category ids are places in it, from 1. Returns the json's path.
+    """
+    import json
+
+    from PIL import Image
+
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for k in range(count):
+        scene = paint_scene(settings, seed + k)
+        name = f"scene_{seed + k}.png"
+        Image.fromarray(scene.image_rgb).save(folder / "images" / name)
+        images.append({"id": k + 1, "file_name": name, "width": settings.width, "height": settings.height})
+        for item in scene.objects:
+            if item.name in class_names:
+                x1, y1, x2, y2 = item.xyxy
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1, "image_id": k + 1, "category_id": class_names.index(item.name) + 1,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1], "area": int(item.mask.sum()), "iscrowd": 0,
+                        "segmentation": encode_mask(item.mask),
+                    }
+                )  # fmt: skip
+    categories = [{"id": k + 1, "name": name} for k, name in enumerate(class_names)]
+    truth = folder / "truth.json"
+    truth.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}), encoding="utf-8")
+    return truth
 
 
 def _place_object(

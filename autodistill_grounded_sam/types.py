@@ -128,13 +128,17 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Sighting:
-    """An image with what was seen in it, or with the reason why it could not be seen (`reason` short, `detail` a sentence)."""
+    """An image with what was seen in it, or with the reason why it could not be seen (`reason` short, `detail` a sentence).
+
+    `dhash` is the 64-bit difference hash of the upright image, by which near-duplicates are known without reading it again.
+    """
 
     image: ImageRecord
     status: Status
     candidates: Candidates | None = None
     reason: str = ""
     detail: str = ""
+    dhash: int | None = None
 
     def __post_init__(self) -> None:
         _require(

@@ -1,0 +1,40 @@
+# `make demo` and `make test` set everything up from nothing (own .venv) and are quick once it is there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: setup demo test quick lint mini clean
+
+setup: $(STAMP)
+
+# Installed anew whenever what is declared changes.
+$(STAMP): setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev,yolo]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo.py --out demo_out
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest -m "not network and not gpu and not browser and not ray"
+
+quick: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow and not network and not gpu and not browser and not ray"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Trains the shipped mini weights again, from painting the scenes to the measured folders (about 90 minutes of one core).
+mini: $(STAMP)
+	$(BIN)/python -m tools.mini.train --out autodistill_grounded_sam/mini
+
+clean:
+	rm -rf $(VENV) demo_out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,291 @@
+"""`grounded-sam`: flags to settings, one call, the answer on the screen. No logic lives here.
+
+Exit codes: 0 all images were read, 1 a fault, 2 wrong use, 3 some images were set aside, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from autodistill_grounded_sam import __version__, cli_output
+from autodistill_grounded_sam.errors import (
+    ExportError,
+    GroundedSamError,
+    RecordError,
+    StoreError,
+    UploadError,
+)
+
+app = typer.Typer(
+    name="grounded-sam",
+    help="Label a folder of images from words: Grounding DINO and SAM, a dataset out, a student trained.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+OntologyFlag = Annotated[
+    str, typer.Option("--ontology", help='A file, a shipped name (see `ontologies`), or \'{"prompt": "class"}\'.')
+]
+OutFlag = Annotated[Path, typer.Option("--out", help="The folder to write.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+DeviceFlag = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+DetectorFlag = Annotated[Optional[str], typer.Option("--detector", help="mini, a hub id, a path, or pkg.module:Class.")]  # noqa: UP045
+SegmenterFlag = Annotated[Optional[str], typer.Option("--segmenter", help="As --detector.")]  # noqa: UP045
+BoxThreshold = Annotated[Optional[float], typer.Option("--box-threshold", help="The score a label must reach (0.35).")]  # noqa: UP045
+TextThreshold = Annotated[Optional[float], typer.Option("--text-threshold", help="The score its words must reach (0.25).")]  # noqa: UP045
+OfflineFlag = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+ValidFlag = Annotated[Optional[float], typer.Option("--valid", help="Share of images in the validation split (0.2).")]  # noqa: UP045
+SeedFlag = Annotated[Optional[int], typer.Option("--seed", help="Draws another split (0).")]  # noqa: UP045
+FormatFlag = Annotated[Optional[list[str]], typer.Option("--format", help="yolo-seg, yolo, coco; may be given again.")]  # noqa: UP045
+ImagesFlag = Annotated[Optional[Path], typer.Option("--images", help="Where the images are now, if they moved.")]  # noqa: UP045
+
+
+@app.command()
+def label(
+    images: Annotated[Path, typer.Argument(help="The folder of images, searched with its sub-folders.")],
+    ontology: OntologyFlag,
+    out: Annotated[Optional[Path], typer.Option("--out", help="The dataset folder (IMAGES_labeled).")] = None,  # noqa: UP045
+    detector: DetectorFlag = None,
+    segmenter: SegmenterFlag = None,
+    box_threshold: BoxThreshold = None,
+    text_threshold: TextThreshold = None,
+    batch_size: Annotated[str, typer.Option("--batch-size", help="A number, or auto.")] = "auto",
+    device: DeviceFlag = "auto",
+    format: FormatFlag = None,  # noqa: A002
+    valid: ValidFlag = None,
+    seed: SeedFlag = None,
+    masks: Annotated[str, typer.Option("--masks", help="all, kept (only what today's thresholds keep), none (boxes).")] = "all",
+    tiles: Annotated[bool, typer.Option("--tiles", help="Look at overlapping tiles beside the whole picture.")] = False,
+    extension: Annotated[Optional[str], typer.Option("--extension", help="Only files of this suffix.")] = None,  # noqa: UP045
+    offline: OfflineFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Label a folder. Run again after an interruption, it goes on where it was."""
+    from autodistill_grounded_sam import pipeline
+
+    config = _label_config(
+        see={"detector": detector, "segmenter": segmenter, "masks": masks, "tiles": tiles},
+        run={"device": device, "batch_size": int(batch_size) if batch_size.isdigit() else batch_size, "offline": offline},
+        decide={"box_threshold": box_threshold, "text_threshold": text_threshold},
+        export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
+    )
+    with cli_output.progress(quiet=json) as bar:
+        summary = pipeline.label(images, _ontology(ontology, json), out, config, extension=extension, progress=bar)
+    cli_output.show_run(summary, json)
+    raise typer.Exit(3 if summary.failed else 0)
+
+
+@app.command()
+def decide(
+    run: Annotated[Path, typer.Argument(help="A dataset folder that `label` made, or its run/ folder.")],
+    box_threshold: BoxThreshold = None,
+    text_threshold: TextThreshold = None,
+    ontology: Annotated[Optional[str], typer.Option("--ontology", help="Other thresholds or classes; no new prompts.")] = None,  # noqa: UP045
+    format: FormatFlag = None,  # noqa: A002
+    valid: ValidFlag = None,
+    seed: SeedFlag = None,
+    images: ImagesFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Decide anew from what was seen, without a model; with --format the dataset is written anew as well."""
+    from autodistill_grounded_sam import pipeline
+
+    config = _label_config(
+        decide={"box_threshold": box_threshold, "text_threshold": text_threshold},
+        export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
+    )
+    summary = pipeline.redecide(
+        run,
+        config.decide,
+        None if ontology is None else _ontology(ontology, json),
+        export=config.export if format else None,
+        images=images,
+    )
+    cli_output.show_run(summary, json)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A dataset folder that `label` made, or its run/ folder.")],
+    out: OutFlag,
+    format: Annotated[str, typer.Option("--format", help="yolo-seg, yolo, coco, or a plugin's.")] = "yolo-seg",  # noqa: A002
+    valid: ValidFlag = None,
+    seed: SeedFlag = None,
+    images: ImagesFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Write the labels as they were decided last in another format or folder."""
+    from autodistill_grounded_sam import pipeline
+
+    config = _label_config(export={"valid": valid, "seed": seed}).export
+    cli_output.show_dataset(pipeline.export_run(run, format, out, config, images=images), json)
+
+
+@app.command()
+def evaluate(
+    source: Annotated[Path, typer.Argument(help="A run or dataset folder, a COCO json, or weights of a student (.pt).")],
+    truth: Annotated[Path, typer.Option("--truth", help="The human reference, a COCO json.")],
+    images: ImagesFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """Measure labels or a student against a human reference."""
+    from autodistill_grounded_sam import measuring
+
+    cli_output.show_evaluation(measuring.evaluate(source, truth, images=images), json)
+
+
+@app.command()
+def distill(
+    dataset: Annotated[Path, typer.Argument(help="A dataset folder with a data.yaml.")],
+    out: OutFlag,
+    target: Annotated[str, typer.Option("--target", help="yolov8n-seg.pt, yolo11n.yaml, ..., or a plugin's.")] = "yolov8n-seg.pt",
+    epochs: Annotated[int, typer.Option("--epochs")] = 50,
+    imgsz: Annotated[int, typer.Option("--imgsz", help="Side of the training images in pixels.")] = 640,
+    batch: Annotated[int, typer.Option("--batch-size")] = 16,
+    device: DeviceFlag = "auto",
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    offline: OfflineFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Train a student on a dataset."""
+    from autodistill_grounded_sam import plugins
+
+    with cli_output.epochs(epochs, quiet=json) as on_epoch:
+        student = plugins.load("targets", target, offline=offline or None)
+        result = student.train(
+            dataset, out=out, epochs=epochs, imgsz=imgsz, batch=batch, device=device, seed=seed, on_epoch=on_epoch
+        )
+    cli_output.show_training(result, json)
+
+
+@app.command()
+def predict(
+    image: Annotated[Path, typer.Argument(help="One image.")],
+    ontology: OntologyFlag,
+    out: Annotated[Optional[Path], typer.Option("--out", help="The picture to write (IMAGE_labeled.png).")] = None,  # noqa: UP045
+    detector: DetectorFlag = None,
+    segmenter: SegmenterFlag = None,
+    box_threshold: BoxThreshold = None,
+    text_threshold: TextThreshold = None,
+    device: DeviceFlag = "auto",
+    offline: OfflineFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Look at one image and write a picture of what was found."""
+    from autodistill_grounded_sam import measuring
+
+    config = _label_config(
+        see={"detector": detector, "segmenter": segmenter},
+        run={"device": device, "offline": offline},
+        decide={"box_threshold": box_threshold, "text_threshold": text_threshold},
+    )
+    picture = out or image.with_name(f"{image.stem}_labeled.png")
+    found = measuring.predict_picture(image, _ontology(ontology, json), config, picture)
+    cli_output.show_prediction(found, picture, json)
+
+
+@app.command()
+def ontologies(json: JsonFlag = False) -> None:
+    """List the ready-made ontologies."""
+    from autodistill_grounded_sam.ontology_io import shipped_summary
+
+    cli_output.show_ontologies(shipped_summary(), json)
+
+
+@app.command()
+def plugins(json: JsonFlag = False) -> None:
+    """List every detector, segmenter, tagger, format and target, and what is wrong with any."""
+    from autodistill_grounded_sam import plugins as known
+
+    found = [plugin for role in known.BUILT_IN for plugin in known.list_plugins(role)]
+    cli_output.show_plugins([(plugin, plugin.problem()) for plugin in found], json)
+
+
+@app.command()
+def prefetch(
+    names: Annotated[Optional[list[str]], typer.Argument(help="Hub ids; the defaults if left out.")] = None,  # noqa: UP045
+    json: JsonFlag = False,
+) -> None:
+    """Bring weights to this machine and check them, for runs without a network."""
+    from autodistill_grounded_sam import weights
+    from autodistill_grounded_sam.config import SeeConfig
+
+    wanted = names or [SeeConfig().detector, SeeConfig().segmenter]
+    cli_output.show_weights(weights.prefetch(wanted), json)
+
+
+@app.command()
+def doctor(json: JsonFlag = False) -> None:
+    """Say what will run where: versions, devices, weights that are here."""
+    from autodistill_grounded_sam import measuring
+
+    cli_output.show_doctor(measuring.examine(), json)
+
+
+def main() -> None:
+    """The console script: errors of ours are one message and an exit code, not a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    raise SystemExit(_exit_code(lambda: app(standalone_mode=False)))
+
+
+def _exit_code(run: Callable[[], Any]) -> int:
+    import click
+
+    try:
+        return int(run() or 0)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        cli_output.tell("interrupted; what was finished is kept: run the same command again to go on")
+        return 130
+    except GroundedSamError as error:
+        cli_output.tell_error(str(error))
+        return 1 if isinstance(error, (StoreError, ExportError, UploadError, RecordError)) else 2
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the library logs.")] = False,
+) -> None:
+    if verbose:
+        logging.getLogger("autodistill_grounded_sam").setLevel(logging.INFO)
+
+
+def _label_config(**parts: dict[str, Any]) -> Any:
+    """A LabelConfig of what was given; flags left out keep the library's defaults."""
+    from autodistill_grounded_sam.config import LabelConfig, checked
+
+    kinds = {name: field.annotation for name, field in LabelConfig.model_fields.items()}
+    given = {name: {k: v for k, v in part.items() if v is not None} for name, part in parts.items()}
+    return LabelConfig(**{name: checked(kinds[name], part) for name, part in given.items()})  # type: ignore[type-var]
+
+
+def _ontology(spec: str, quiet: bool) -> Any:
+    from autodistill_grounded_sam.ontology import Ontology
+
+    words = Ontology.load(spec)
+    if not quiet:
+        for note in words.notes:
+            cli_output.tell(note)
+    return words
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""What the command line shows: tables and progress for people (stderr for progress), one JSON object for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+_PLAIN_SECONDS = 10.0  # between two lines where there is no terminal to draw a bar on
+_SHOWN_CLASSES = 6
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def tell(text: str) -> None:
+    err.print(escape(text))
+
+
+def tell_error(text: str) -> None:
+    err.print(f"[bold red]error:[/] {escape(text)}")
+
+
+def as_json(facts: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(facts, ensure_ascii=True, indent=2, default=str) + "\n")
+
+
+class RunProgress:
+    """A bar with rate, time left and running class counts on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._plain = quiet, not err.is_terminal
+        self._counts: Counter[str] = Counter()
+        self._done = self._all = 0
+        self._start = self._said = time.monotonic()
+        self._bar: Bar | None = None
+        self._task: Any = None
+
+    def total(self, images: int) -> None:
+        self._all, self._start = images, time.monotonic()
+        if self._quiet or self._plain or not images:
+            return
+        columns = (
+            TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(), TextColumn("{task.fields[counts]}"),
+        )  # fmt: skip
+        self._bar = Bar(*columns, console=err)
+        self._task = self._bar.add_task("labelling", total=images, rate="", counts="")
+        self._bar.start()
+
+    def advance(self, images: int, counts: Mapping[str, int]) -> None:
+        self._done += images
+        self._counts.update(counts)
+        rate = self._done / max(time.monotonic() - self._start, 1e-9)
+        if self._bar is not None:
+            self._bar.update(self._task, advance=images, rate=f"{rate:.1f} images/s", counts=self._tally())
+        elif not self._quiet and (time.monotonic() - self._said > _PLAIN_SECONDS or self._done == self._all):
+            self._said = time.monotonic()
+            left = (self._all - self._done) / rate
+            tell(f"{self._done}/{self._all} images, {rate:.1f} images/s, {left:.0f} s left: {self._tally()}")
+
+    def message(self, text: str) -> None:
+        if not self._quiet:
+            tell(text)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _tally(self) -> str:
+        most = self._counts.most_common(_SHOWN_CLASSES)
+        rest = sum(self._counts.values()) - sum(count for _, count in most)
+        return ", ".join([f"{count} {name}" for name, count in most] + ([f"{rest} others"] if rest else []))
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[RunProgress]:
+    bar = RunProgress(quiet)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+@contextmanager
+def epochs(count: int, quiet: bool) -> Iterator[Any]:
+    """A line an epoch (a terminal gets a bar): `on_epoch(epoch, epochs, figures)`."""
+    if quiet:
+        yield None
+        return
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Bar(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task("training", total=count, figures="")
+
+        def on_epoch(epoch: int, total: int, figures: Mapping[str, float]) -> None:
+            said = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+            bar.update(task, completed=epoch, figures=said)
+            if not err.is_terminal and (epoch == total or epoch % max(1, total // 10) == 0):
+                tell(f"epoch {epoch}/{total}: {said}")
+
+        yield on_epoch
+
+
+def show_run(summary: Any, as_object: bool) -> None:
+    if as_object:
+        as_json(
+            {
+                "out": str(summary.out), "run": str(summary.run), "images": dict(summary.images), "labels": summary.labels,
+                "per_class": dict(summary.per_class), "looked_at": summary.looked_at, "seconds": round(summary.seconds, 3),
+                "images_per_second": round(summary.images_per_second, 3),
+                "stages": {stage: round(seconds, 3) for stage, seconds in summary.stages.items()},
+                "failed": [{"id": line.id, "reason": line.reason, "detail": line.detail} for line in summary.failed],
+                "datasets": [_dataset(dataset) for dataset in summary.datasets],
+            }
+        )  # fmt: skip
+        return
+    table = Table("class", "labels", title=f"{summary.labels} labels in {summary.out}", title_justify="left")
+    for name, count in sorted(summary.per_class.items(), key=lambda item: -item[1]):
+        if count or len(summary.per_class) <= 20:
+            table.add_row(escape(name), str(count))
+    out.print(table)
+    states = ", ".join(f"{count} {state}" for state, count in summary.images.items() if count)
+    rate = f" ({summary.images_per_second:.1f} images/s)" if summary.looked_at else ""
+    out.print(f"images: {states}; {summary.looked_at} looked at in this run{rate}, {summary.seconds:.1f} s in all")
+    for dataset in summary.datasets:
+        _print_dataset(dataset)
+    if summary.failed:
+        reasons = Counter(line.reason for line in summary.failed)
+        said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        err.print(f"[yellow]{len(summary.failed)} images were set aside[/] ({said}): {escape(str(summary.run / 'failed.jsonl'))}")
+
+
+def show_dataset(dataset: Any, as_object: bool) -> None:
+    if as_object:
+        as_json(_dataset(dataset))
+    else:
+        _print_dataset(dataset)
+
+
+def _dataset(dataset: Any) -> dict[str, Any]:
+    return {
+        "format": dataset.format, "path": str(dataset.path), "images": dict(dataset.images), "empty": dataset.empty,
+        "labels": dataset.labels, "per_class": dict(dataset.per_class), "round_trip_iou": dataset.round_trip_iou,
+        "lowest_iou": dataset.lowest_iou, "notes": list(dataset.notes),
+    }  # fmt: skip
+
+
+def _print_dataset(dataset: Any) -> None:
+    splits = ", ".join(f"{count} {split}" for split, count in dataset.images.items())
+    iou = "" if dataset.round_trip_iou is None else f", masks read back with IoU {dataset.round_trip_iou:.4f}"
+    out.print(
+        f"{dataset.format}: {escape(str(dataset.path))} ({splits}; {dataset.labels} labels, {dataset.empty} empty images{iou})"
+    )
+    for note in dataset.notes:
+        out.print(f"  note: {escape(note)}")
+
+
+def show_evaluation(evaluation: Any, as_object: bool) -> None:
+    from autodistill_grounded_sam.evaluate.report import evaluation_to_json
+
+    facts = evaluation_to_json(evaluation)
+    if as_object:
+        as_json(facts)
+        return
+    figures = Table("", "AP", "AP50", "AP75", title="against the human reference", title_justify="left")
+    for kind in ("box", "mask"):
+        if facts[kind] is not None:
+            figures.add_row(kind, *(_number(facts[kind][key]) for key in ("AP", "AP50", "AP75")))
+    out.print(figures)
+    columns = sorted({key for row in facts["per_class"].values() for key in row})
+    classes = Table("class", *columns)
+    for name, row in facts["per_class"].items():
+        classes.add_row(escape(name), *(_number(row.get(key)) for key in columns))
+    out.print(classes)
+    point = facts["operating_point"]
+    out.print("at the threshold of the labels: " + ", ".join(f"{key} {_number(value)}" for key, value in point.items()))
+    for note in facts["notes"]:
+        out.print(f"note: {escape(note)}")
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else escape(str(value))
+
+
+def show_training(result: Any, as_object: bool) -> None:
+    if as_object:
+        as_json(
+            {
+                "weights": str(result.weights), "started_from": result.started_from, "figures": dict(result.figures),
+                "command": result.command,
+            }
+        )  # fmt: skip
+        return
+    out.print(f"weights: {escape(str(result.weights))} (started from {escape(result.started_from)})")
+    out.print(", ".join(f"{name} {value:.3f}" for name, value in result.figures.items()))
+
+
+def show_prediction(found: Sequence[Mapping[str, Any]], picture: Any, as_object: bool) -> None:
+    if as_object:
+        as_json({"labels": list(found), "picture": str(picture)})
+        return
+    table = Table("class", "score", "margin", "box (xyxy px)")
+    for row in found:
+        table.add_row(
+            escape(row["class"]), f"{row['score']:.3f}", f"{row['margin']:.3f}", " ".join(f"{v:.0f}" for v in row["xyxy"])
+        )
+    out.print(table if found else "nothing above the threshold")
+    out.print(f"picture: {escape(str(picture))}")
+
+
+def show_ontologies(rows: Sequence[Any], as_object: bool) -> None:
+    if as_object:
+        as_json({"ontologies": [{**row._asdict(), "path": str(row.path)} for row in rows]})
+        return
+    table = Table("name", "classes", "for")
+    for row in rows:
+        table.add_row(row.name, str(row.classes), escape(row.description))
+    out.print(table)
+
+
+def show_plugins(rows: Sequence[tuple[Any, str]], as_object: bool) -> None:
+    if as_object:
+        facts = [
+            {"role": p.role, "name": p.name, "target": p.target, "from": p.distribution, "problem": w or None} for p, w in rows
+        ]
+        as_json({"plugins": facts})
+        return
+    table = Table("role", "name", "class", "from", "problem")
+    for plugin, wrong in rows:
+        table.add_row(plugin.role, escape(plugin.name), escape(plugin.target), plugin.distribution, escape(wrong))
+    out.print(table)
+
+
+def show_weights(found: Sequence[Any], as_object: bool) -> None:
+    if as_object:
+        as_json({"weights": [{"name": w.name, "path": str(w.path), "sha256": w.sha256} for w in found]})
+        return
+    for weights in found:
+        out.print(f"{escape(weights.name)}: {escape(str(weights.path))} (sha256 {weights.sha256[:16]}...)")
+
+
+def show_doctor(facts: Mapping[str, Any], as_object: bool) -> None:
+    if as_object:
+        as_json(facts)
+        return
+    for section, rows in facts.items():
+        table = Table(section, "", show_header=True, title_justify="left")
+        for name, value in rows.items():
+            table.add_row(escape(name), escape(str(value)))
+        out.print(table)

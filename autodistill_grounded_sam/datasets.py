@@ -1,0 +1,250 @@
+"""Readers of labelled datasets on disk: YOLO (segments or boxes) and COCO json, one image at a time.
+
+Used on our own exports (read back, `evaluate`, the door's lazy dataset) and on what people bring.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autodistill_grounded_sam.errors import DatasetError
+from autodistill_grounded_sam.masks import boxes_xyxy, encode_mask, from_coco
+from autodistill_grounded_sam.types import Float32, Int32, Mask, Rle, Split
+
+COCO_FILE = "_annotations.coco.json"  # beside the images of a split: where rfdetr and Roboflow look for it
+IMAGE_SUFFIXES = frozenset(
+    (".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
+)
+
+
+@dataclass(frozen=True)
+class DatasetImage:
+    """One image of a dataset and its n labels.
+
+    `path` is None where the file is not beside its labels; `name` is the file name as the dataset writes it. `class_id` (n,)
+    indexes the dataset's class names; `xyxy` (n, 4) float32 pixels of the upright image; `rle` n codes, or None if any label is
+    only a box; `score` (n,) float32, or None in a dataset of people; `crowd` (n,) marks COCO's crowd regions, or None.
+    """
+
+    path: Path | None
+    name: str
+    split: Split
+    width: int
+    height: int
+    class_id: Int32
+    xyxy: Float32
+    rle: tuple[Rle, ...] | None = None
+    score: Float32 | None = None
+    crowd: npt.NDArray[np.bool_] | None = None
+
+
+def fill_polygon(ring_px: npt.NDArray[Any], width: int, height: int) -> Mask:
+    """The mask (height, width) of a closed ring (n, 2) of pixel coordinates, as a YOLO trainer paints it.
+
+    That is ultralytics' `polygon2mask`: coordinates are cut to whole pixels and `cv2.fillPoly` fills with the outline included,
+    even-odd. The thousandth of a pixel keeps coordinates that were whole before they were normalised from falling one lower.
+    """
+    import cv2
+
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(mask, [np.floor(ring_px + 1e-3).astype(np.int32)], 1)
+    return mask.astype(np.bool_)
+
+
+# --- YOLO
+
+
+def yolo_class_names(dataset: Path) -> list[str]:
+    """The class names of a YOLO dataset (its folder, or its `data.yaml`), in the order of their ids."""
+    yaml_file, settings = _yolo_settings(dataset)
+    names = settings.get("names")
+    if isinstance(names, Mapping):
+        names = [names[key] for key in sorted(names, key=int)]
+    if not isinstance(names, Sequence) or isinstance(names, str):
+        raise DatasetError(f"{yaml_file} must hold a list or mapping `names`, got {names!r}")
+    return [str(name) for name in names]
+
+
+def read_yolo(dataset: Path, splits: Sequence[Split] = ("train", "valid")) -> Iterator[DatasetImage]:
+    """Every image of a YOLO dataset (its folder, or its `data.yaml`), sorted by name within each split.
+
+    An image without a label file has no labels, as ultralytics reads it. A `val` that names the folder of `train` is read once.
+    """
+    yaml_file, settings = _yolo_settings(dataset)
+    classes = len(yolo_class_names(dataset))
+    root = yaml_file.parent / str(settings.get("path") or "")
+    done: set[Path] = set()
+    for split in splits:
+        entries = settings.get("train" if split == "train" else "val") or []
+        for entry in [entries] if isinstance(entries, str) else entries:
+            place = (root / entry).resolve()
+            if place in done:
+                continue
+            done.add(place)
+            for image_path in _yolo_images(place, yaml_file):
+                yield _yolo_image(image_path, split, classes)
+
+
+def read_yolo_rows(label_file: Path) -> tuple[Int32, list[npt.NDArray[np.float64]]]:
+    """The rows of a label file: class ids (n,), and the numbers after each: 4 of a box, 5 with its score, or a ring."""
+    class_ids, rows = [], []
+    for number, line in enumerate(label_file.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            values = np.array(line.split(), np.float64)
+        except ValueError as error:
+            raise DatasetError(f"{label_file}:{number} must hold numbers only, got {line[:60]!r}") from error
+        points = len(values) - 1
+        if points not in (4, 5) and (points < 6 or points % 2):
+            raise DatasetError(
+                f"{label_file}:{number} must hold a class and a box (4 numbers) or a ring of x y pairs, got {points} numbers"
+            )
+        class_ids.append(int(values[0]))
+        rows.append(values[1:])
+    return np.array(class_ids, np.int32), rows
+
+
+def _yolo_settings(dataset: Path) -> tuple[Path, dict[str, Any]]:
+    import yaml
+
+    yaml_file = dataset / "data.yaml" if dataset.is_dir() else dataset
+    if not yaml_file.is_file():
+        raise DatasetError(f"no YOLO dataset at {dataset}: expected a folder with a data.yaml, or the path of one")
+    try:
+        settings = yaml.safe_load(yaml_file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{yaml_file} is not YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise DatasetError(f"{yaml_file} must hold a mapping with train, val and names, got {type(settings).__name__}")
+    return yaml_file, settings
+
+
+def _yolo_images(place: Path, yaml_file: Path) -> list[Path]:
+    if place.is_dir():
+        return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if place.is_file():  # a list of images, one a line
+        lines = (line.strip() for line in place.read_text(encoding="utf-8").splitlines())
+        return [place.parent / line for line in lines if line]
+    raise DatasetError(f"{yaml_file} names {place}, which is not there; keep data.yaml beside its train and valid folders")
+
+
+def _yolo_image(image_path: Path, split: Split, classes: int) -> DatasetImage:
+    width, height = _upright_size(image_path)
+    head, marker, tail = image_path.as_posix().rpartition("/images/")
+    label_file = Path(f"{head}/labels/{tail}" if marker else image_path).with_suffix(".txt")
+    class_id, rows = read_yolo_rows(label_file) if label_file.is_file() else (np.zeros(0, np.int32), [])
+    if len(class_id) and not 0 <= class_id.min() <= class_id.max() < classes:
+        raise DatasetError(
+            f"{label_file} holds class {class_id.max()}, but data.yaml names {classes} classes (0 to {classes - 1})"
+        )
+    rings = [row.reshape(-1, 2) * (width, height) for row in rows if len(row) > 5]
+    if rings and len(rings) != len(rows):
+        raise DatasetError(f"{label_file} mixes boxes and rings; ultralytics would drop the whole image. Write one or the other")
+    if rings:
+        rle = tuple(encode_mask(fill_polygon(ring, width, height)) for ring in rings)
+        return DatasetImage(image_path, image_path.name, split, width, height, class_id, boxes_xyxy(rle), rle)
+    boxes = np.array([row[:4] for row in rows], np.float64).reshape(-1, 4)
+    half = boxes[:, 2:] / 2
+    xyxy = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1) * (width, height, width, height)
+    scored = bool(rows) and all(len(row) == 5 for row in rows)
+    score = np.array([row[4] for row in rows], np.float32) if scored else None
+    return DatasetImage(
+        image_path, image_path.name, split, width, height, class_id, xyxy.astype(np.float32), None if rows else (), score
+    )
+
+
+def _upright_size(image_path: Path) -> tuple[int, int]:
+    from PIL import Image
+
+    try:
+        with Image.open(image_path) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientation: these swap the sides
+            return (image.height, image.width) if turned else (image.width, image.height)
+    except OSError as error:
+        raise DatasetError(f"{image_path} of the dataset cannot be opened: {error}") from error
+
+
+# --- COCO
+
+
+def coco_class_names(file: Path) -> list[str]:
+    """The category names of a COCO json, sorted by category id: place k is class id k of `read_coco`."""
+    return [str(category["name"]) for category in _coco_categories(_load_coco(_coco_files(file)[0][0]))]
+
+
+def read_coco(file: Path) -> Iterator[DatasetImage]:
+    """Every image of a COCO json, or of a folder with `train` and `valid` holding one each; images sorted by id.
+
+    Masks may be polygons, run lengths, or missing (then `rle` is None). The json is held in memory while it is read: it is a
+    format without an order.
+    """
+    for annotation_file, split in _coco_files(file):
+        content = _load_coco(annotation_file)
+        index = {category["id"]: place for place, category in enumerate(_coco_categories(content))}
+        per_image: dict[Any, list[dict[str, Any]]] = {}
+        for annotation in content.get("annotations", []):
+            per_image.setdefault(annotation["image_id"], []).append(annotation)
+        for image in sorted(content["images"], key=lambda image: (len(str(image["id"])), str(image["id"]))):
+            try:
+                yield _coco_image(annotation_file.parent, split, image, per_image.get(image["id"], []), index)
+            except (KeyError, TypeError, ValueError) as error:
+                raise DatasetError(f"{annotation_file}: image {image.get('file_name')!r} is not after COCO: {error!r}") from error
+
+
+def _coco_files(file: Path) -> list[tuple[Path, Split]]:
+    if not file.is_dir():
+        return [(file, "valid" if file.parent.name == "valid" else "train")]
+    splits: tuple[Split, ...] = ("train", "valid")
+    found = [(file / split / COCO_FILE, split) for split in splits if (file / split / COCO_FILE).is_file()]
+    if not found:
+        raise DatasetError(f"no COCO dataset in {file}: expected train/{COCO_FILE} or valid/{COCO_FILE}, or the path of a json")
+    return found
+
+
+def _load_coco(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DatasetError(f"the COCO file {file} cannot be read: {error}") from error
+    except ValueError as error:
+        raise DatasetError(f"{file} is not json: {error}") from error
+    missing = [key for key in ("images", "categories") if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise DatasetError(f"{file} is not a COCO dataset: {' and '.join(missing)} missing")
+    return dict(content)
+
+
+def _coco_categories(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return sorted(content["categories"], key=lambda category: int(category["id"]))
+
+
+def _coco_image(
+    folder: Path, split: Split, image: dict[str, Any], annotations: list[dict[str, Any]], index: Mapping[Any, int]
+) -> DatasetImage:
+    width, height = int(image["width"]), int(image["height"])
+    xywh = np.array([annotation["bbox"] for annotation in annotations], np.float64).reshape(-1, 4)
+    rle = None
+    if all(annotation.get("segmentation") for annotation in annotations):
+        rle = tuple(from_coco(annotation["segmentation"], width, height) for annotation in annotations)
+    scored = bool(annotations) and all("score" in annotation for annotation in annotations)
+    path = folder / str(image["file_name"])
+    return DatasetImage(
+        path=path if path.is_file() else None,
+        name=str(image["file_name"]),
+        split=split,
+        width=width,
+        height=height,
+        class_id=np.array([index[annotation["category_id"]] for annotation in annotations], np.int32),
+        xyxy=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32),
+        rle=rle,
+        score=np.array([annotation["score"] for annotation in annotations], np.float32) if scored else None,
+        crowd=np.array([bool(annotation.get("iscrowd", 0)) for annotation in annotations], np.bool_),
+    )

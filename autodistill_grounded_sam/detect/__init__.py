@@ -1,0 +1,1 @@
+"""Image and prompts to candidates: the detectors."""

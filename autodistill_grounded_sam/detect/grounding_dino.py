@@ -1,0 +1,319 @@
+"""Grounding DINO (and MM Grounding DINO, LLMDet) of transformers as a detector of the house.
+
+Every image keeps its own size: nothing is padded, so a result does not depend on what an image was batched with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autodistill_grounded_sam.detect.spans import Caption, SpanScore, pack_captions, span_scores
+from autodistill_grounded_sam.errors import ConfigError, RecordError, WeightsError
+from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
+from autodistill_grounded_sam.weights import FoundWeights, find_weights
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
+MOST_TOKENS = 256  # the official code cuts there; a model may read fewer
+SAME_OBJECT_IOU = 0.9  # of boxes that two captions found: above it they are one object
+OFFICIAL_SIZES_PX = (800, 1333)
+
+
+class GroundingDino:
+    """Detector on transformers' Grounding DINO: `mini`, a hub id, a transformers folder, or an official `.pth`.
+
+    `shorter_side_px` and `longer_side_px` bound the model's input (default: as the model was trained, 800 and 1333 for the
+    official ones); the proportions are kept. Prompts of one group in `prompt_groups` travel in one caption. `span_score` and
+    `text_threshold` are those of `spans.span_scores`. Candidates below `floor` are left out. `batch_size` is the most images in
+    one forward pass; None is 1 on a CPU, where more is no faster and one by one gives the very same bits in any batch, else
+    all. `config` and `tokenizer` are for official files: overrides of what the shapes do not tell, and where their words
+    come from. `device` is a torch device; the arithmetic is float32.
+
+    Raises WeightsError where the weights are missing, damaged or of another kind of model, ConfigError for wrong settings.
+    """
+
+    def __init__(
+        self,
+        name: str = "mini",
+        *,
+        device: str = "cpu",
+        offline: bool = False,
+        shorter_side_px: int | None = None,
+        longer_side_px: int | None = None,
+        prompt_groups: Sequence[Sequence[str]] = (),
+        span_score: SpanScore = "mean",
+        text_threshold: float = 0.25,
+        floor: float = 0.05,
+        batch_size: int | None = None,
+        config: Mapping[str, Any] | None = None,
+        tokenizer: str = "bert-base-uncased",
+    ) -> None:
+        if span_score not in ("mean", "max", "gate"):
+            raise ConfigError(f"span_score must be mean, max or gate, got {span_score!r}")
+        if not 0 <= floor <= 1:
+            raise ConfigError(f"floor must be in [0, 1], got {floor}")
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        self.weights = find_weights(name, "detector", offline=offline)
+        if self.weights.kind == "official":
+            model, words, inputs = _load_official(self.weights, config, tokenizer, offline)
+        elif config is not None:
+            raise ConfigError(f"config= is for official files; {name} is a transformers folder and has its own config.json")
+        else:
+            model, words, inputs = _load_transformers(self.weights)
+        self.name = name
+        self._model, self._tokenizer = model.to(device), words
+        self._inputs = inputs.bounded(shorter_side_px, longer_side_px)
+        self._device, self._batch_size = device, batch_size or (1 if device.startswith("cpu") else None)
+        self._groups, self._span_score, self._text_threshold = prompt_groups, span_score, text_threshold
+        self._floor = floor
+        self._captions = lru_cache(maxsize=8)(self._pack)
+
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height that an image of this size has inside the model; images of one such size can share a forward pass.
+
+        Equals the official rule, but never below what the model needs for its queries: an extremely long and thin image is
+        made thicker there (boxes are relative, so they come back right).
+        """
+        return _enough_cells(self._model.config, *self._inputs.size(width, height))
+
+    def captions(self, prompts: Sequence[str]) -> tuple[Caption, ...]:
+        """The captions that ask these prompts, as few as fit; raises OntologyError for a prompt that is too long by itself."""
+        return self._captions(tuple(prompts))
+
+    def detect(self, images: Sequence[RgbImage], prompts: Sequence[str]) -> list[Candidates]:
+        """All boxes of which some prompt scores at least `floor`, best first, one column of scores a prompt, in order.
+
+        Boxes of different captions with an IoU of 0.9 are one object with the scores of both, so that all classes and
+        negatives compete; exact duplicates are one candidate.
+        """
+        captions = self.captions(prompts)
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+                raise RecordError(f"expected an RGB image, uint8 (height, width, 3), got {image.dtype} of shape {image.shape}")
+            groups.setdefault(self.resized_size(image.shape[1], image.shape[0]), []).append(index)
+        results = [Candidates.none(len(prompts))] * len(images)
+        for size, members in groups.items() if captions else ():
+            step = self._batch_size or len(members)
+            for start in range(0, len(members), step):
+                part = members[start : start + step]
+                for index, found in zip(part, self._see([images[i] for i in part], size, captions, len(prompts)), strict=True):
+                    results[index] = found
+        return results
+
+    def _see(
+        self, images: Sequence[RgbImage], size: tuple[int, int], captions: Sequence[Caption], prompts: int
+    ) -> list[Candidates]:
+        answers = self._ask(images, size, captions)
+        results = []
+        for row, image in enumerate(images):
+            boxes, scores, caption_of = [], [], []
+            for number, (caption, (logits, found)) in enumerate(zip(captions, answers, strict=True)):
+                columns = np.zeros((len(found[row]), prompts), np.float32)
+                columns[:, caption.prompts] = span_scores(logits[row], caption, self._span_score, self._text_threshold)
+                boxes.append(found[row])
+                scores.append(columns)
+                caption_of.append(np.full(len(columns), number))
+            relative, merged = merge_captions(
+                np.concatenate(boxes), np.concatenate(scores), np.concatenate(caption_of), self._floor
+            )
+            results.append(_candidates(relative, merged, image.shape[1], image.shape[0]))
+        return results
+
+    def _ask(
+        self, images: Sequence[RgbImage], size: tuple[int, int], captions: Sequence[Caption]
+    ) -> list[tuple[Float32, Float32]]:
+        """For each caption: logits (images, queries, tokens) and boxes (images, queries, 4), relative xyxy clipped to 0..1."""
+        import torch
+
+        with torch.inference_mode():
+            pixels = torch.cat([self._inputs.pixels(image, size, self._device) for image in images])
+            answers = []
+            for caption in captions:
+                ids = torch.tensor([caption.input_ids], device=self._device).expand(len(images), -1)
+                out = self._model(pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids))
+                centre, extent = out.pred_boxes.float().split(2, dim=-1)
+                corners = torch.cat([centre - extent / 2, centre + extent / 2], dim=-1)
+                answers.append((out.logits.float().cpu().numpy(), corners.clamp(0, 1).cpu().numpy()))
+        return answers
+
+    def _pack(self, prompts: tuple[str, ...]) -> tuple[Caption, ...]:
+        settings = self._model.config
+        limit = min(MOST_TOKENS, settings.max_text_len)
+        # Positions count anew after every delimiter, and a prompt's dot has one as well.
+        return pack_captions(prompts, self._tokenizer, limit, self._groups, settings.text_config.max_position_embeddings - 1)
+
+
+def merge_captions(
+    boxes_xyxy: Float32, scores: Float32, caption_of: npt.NDArray[np.int_], floor: float
+) -> tuple[Float32, Float32]:
+    """Boxes (n, 4) and scores (n, P) above the floor, best first; one object that several captions found becomes one row.
+
+    A box takes the element-wise maximum with every box of another caption that overlaps it by IoU >= 0.9, then of such
+    boxes only the best remains. Boxes of the same caption are left as they are: `decide` judges duplicates.
+    """
+    best = scores.max(axis=1)
+    kept = np.flatnonzero((best >= floor) & np.isfinite(boxes_xyxy).all(axis=1))
+    kept = kept[np.argsort(-best[kept], kind="stable")]
+    boxes, shared = boxes_xyxy[kept], scores[kept]
+    if len(np.unique(caption_of)) > 1:
+        same = (_iou(boxes, boxes_xyxy) >= SAME_OBJECT_IOU) & (caption_of[kept][:, None] != caption_of[None])
+        rows, others = np.nonzero(same)
+        np.maximum.at(shared, rows, scores[others])
+        rivals, alive = same[:, kept], np.ones(len(kept), bool)
+        for row in range(len(kept)):
+            if alive[row]:
+                alive[row + 1 :] &= ~rivals[row, row + 1 :]
+        boxes, shared = boxes[alive], shared[alive]
+    order = np.argsort(-shared.max(axis=1), kind="stable")
+    return boxes[order], shared[order]
+
+
+def _iou(first: Float32, second: Float32) -> Float32:
+    corners = [np.maximum(first[:, None, :2], second[None, :, :2]), np.minimum(first[:, None, 2:], second[None, :, 2:])]
+    common = (corners[1] - corners[0]).clip(0).prod(axis=2)
+    area_1, area_2 = ((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (first, second))
+    iou: Float32 = common / np.maximum(area_1[:, None] + area_2[None] - common, np.finfo(np.float32).tiny)
+    return iou
+
+
+def _candidates(relative_xyxy: Float32, scores: Float32, width: int, height: int) -> Candidates:
+    """In pixels; rows of one and the same box become one with the best of each score."""
+    scale = np.array([width, height, width, height], np.float32)
+    xyxy = (relative_xyxy * scale).astype(np.float32)
+    whole = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
+    xyxy, scores = xyxy[whole], scores[whole]
+    _, first, group = np.unique(xyxy, axis=0, return_index=True, return_inverse=True)
+    best_of_group = np.zeros((len(first), scores.shape[1]), np.float32)
+    np.maximum.at(best_of_group, group.reshape(-1), scores)
+    boxes = xyxy[first]
+    order = np.lexsort((first, -best_of_group.max(axis=1, initial=0)))  # rows come best first; equals stay in that order
+    return Candidates(boxes[order], best_of_group[order])
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """How an image becomes the model's input: sides in pixels (`fixed` (width, height) where the proportions are not kept)."""
+
+    shorter_px: int
+    longer_px: int
+    fixed: tuple[int, int] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def bounded(self, shorter_px: int | None, longer_px: int | None) -> _Inputs:
+        """With other bounds; where only the shorter is given, the longer keeps its ratio to it."""
+        if shorter_px is None and longer_px is None:
+            return self
+        shorter = shorter_px or min(self.shorter_px, longer_px or self.shorter_px)
+        longer = longer_px or round(shorter * self.longer_px / self.shorter_px)
+        if not 16 <= shorter <= longer:
+            raise ConfigError(
+                f"the detector's input must have 16 <= shorter_side_px <= longer_side_px, got {shorter} and {longer}"
+            )
+        return _Inputs(shorter, longer, None, self.mean, self.std)
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """The rule of the official code (`get_size_with_aspect_ratio`, as in DETR); a side that it rounds to 0 is 1."""
+        if self.fixed is not None:
+            return self.fixed
+        short, long = min(width, height), max(width, height)
+        shorter = self.shorter_px
+        if long / short * shorter > self.longer_px:
+            shorter = round(self.longer_px * short / long)
+        if shorter == short:
+            return width, height
+        longer = int(shorter * long / short) if shorter else self.longer_px
+        shorter = max(shorter, 1)
+        return (shorter, longer) if width < height else (longer, shorter)
+
+    def pixels(self, image: RgbImage, size: tuple[int, int], device: str) -> torch.Tensor:
+        """(1, 3, height, width) float32: resized in uint8 on the CPU (antialiased bilinear, as Pillow does), then normalised."""
+        import torch
+        from torch.nn.functional import interpolate
+
+        tensor = torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)[None]
+        if size != (image.shape[1], image.shape[0]):
+            tensor = interpolate(tensor, (size[1], size[0]), mode="bilinear", align_corners=False, antialias=True)
+        mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        return (tensor.to(device, torch.float32) / 255 - mean) / std
+
+
+def _enough_cells(config: Any, width: int, height: int) -> tuple[int, int]:
+    """The size itself, or the least larger one whose feature maps have a cell for every query (the model takes the best ones)."""
+    backbone = config.backbone_config
+    stride = getattr(backbone, "patch_size", 4) * 2 ** (min(backbone.out_indices) - 1)
+
+    def cells(width: int, height: int) -> int:
+        strides = [stride << level for level in range(config.num_feature_levels)]
+        return sum(ceil(width / step) * ceil(height / step) for step in strides)
+
+    least = 0
+    while cells(max(width, least), max(height, least)) < config.num_queries:
+        least += stride
+    return max(width, least), max(height, least)
+
+
+def _load_official(
+    weights: FoundWeights, config: Mapping[str, Any] | None, tokenizer: str, offline: bool
+) -> tuple[Any, Any, _Inputs]:
+    from autodistill_grounded_sam.detect.official import load_official
+
+    words = _tokenizer(find_weights(tokenizer, "tokenizer", offline=offline).path)
+    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return load_official(weights.path, config), words, _Inputs(*OFFICIAL_SIZES_PX, None, *imagenet)
+
+
+def _load_transformers(weights: FoundWeights) -> tuple[Any, Any, _Inputs]:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoImageProcessor, AutoModelForZeroShotObjectDetection
+
+    path = weights.path
+    try:
+        model_type = AutoConfig.from_pretrained(path, local_files_only=True).model_type
+    except (ValueError, KeyError, OSError) as error:
+        raise WeightsError(f"{path / 'config.json'} cannot be read: {error}") from error
+    if model_type not in MODEL_TYPES:
+        raise WeightsError(f"{path} holds a {model_type!r} model; this detector runs {' and '.join(MODEL_TYPES)}")
+    try:
+        model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
+            path, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise WeightsError(f"the weights in {path} cannot be read: {error}") from error
+    faults = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "mismatched_keys") if report[kind]}
+    if faults:
+        shown = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(keys[:5])} ({len(keys)})" for kind, keys in faults.items())
+        raise WeightsError(f"the weights in {path} do not fit their config.json ({shown}); fetch them again")
+    processor = AutoImageProcessor.from_pretrained(path, local_files_only=True)
+    size, norm = processor.size, (tuple(processor.image_mean), tuple(processor.image_std))
+    if size.shortest_edge and size.longest_edge:
+        inputs = _Inputs(size.shortest_edge, size.longest_edge, None, *norm)
+    elif size.height and size.width:
+        inputs = _Inputs(min(size.height, size.width), max(size.height, size.width), (size.width, size.height), *norm)
+    else:
+        raise WeightsError(
+            f"the image processor of {path} has the size {size}; expected shortest and longest edge, or height and width"
+        )
+    return model.eval(), _tokenizer(path), inputs
+
+
+def _tokenizer(path: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    if not tokenizer.is_fast:
+        raise WeightsError(f"the tokenizer in {path} gives no character offsets; expected a fast one (tokenizer.json)")
+    return tokenizer

@@ -1,0 +1,1 @@
+"""Where workers run: planning of batches, the worker, and the engine of this machine."""

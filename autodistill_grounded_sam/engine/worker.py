@@ -1,0 +1,239 @@
+"""The worker of the costly half: a batch of image files in, a sighting of each out."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from autodistill_grounded_sam import plugins
+from autodistill_grounded_sam.config import SeeConfig, checked
+from autodistill_grounded_sam.errors import ImageReadError, PluginError
+from autodistill_grounded_sam.images import read_image
+from autodistill_grounded_sam.masks import encode_mask
+from autodistill_grounded_sam.protocols import Batch, Detector, Segmenter, WorkerSpec
+from autodistill_grounded_sam.similar import dhash
+from autodistill_grounded_sam.types import Candidates, ImageRecord, RgbImage, Sighting, Status
+
+logger = logging.getLogger(__name__)
+
+Answer = Candidates | ImageReadError  # what was seen in an image, or why it was set aside
+
+
+class Decoded(NamedTuple):
+    """An image in memory, or the reason why it is not."""
+
+    image: ImageRecord
+    pixels_rgb: RgbImage | None
+    dhash: int | None = None
+    reason: str = ""
+    detail: str = ""
+
+
+class SeeWorker:
+    """Builds its detector and segmenter from plain data, then looks at batches.
+
+    `spec` holds `see` (a SeeConfig as a dict), `device`, `offline`, `prompts` and `prompt_groups`. `seconds` counts the time
+    spent in each stage. An image that cannot be read, or that does not fit in the GPU's memory even alone, becomes a failed
+    Sighting; any other error of a model is a fault of the program and goes up.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._see = checked(SeeConfig, dict(spec["see"]))
+        self._prompts: tuple[str, ...] = tuple(spec["prompts"])
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        names = [("detectors", self._see.detector), *[("segmenters", self._see.segmenter)] * (self._see.masks != "none")]
+        needs_device = any(plugins.find(role, name).built_in for role, name in names)  # a plugin alone needs no torch here
+        device = pick_device(str(spec["device"])) if needs_device else str(spec["device"])
+        offline = bool(spec["offline"])
+        self._detector = cast(
+            Detector,
+            plugins.load(
+                "detectors",
+                self._see.detector,
+                device=device,
+                offline=offline,
+                shorter_side_px=self._see.shorter_side_px,
+                longer_side_px=self._see.longer_side_px,
+                prompt_groups=spec["prompt_groups"],
+                floor=self._see.floor,
+            ),
+        )
+        self._segmenter: Segmenter | None = None
+        if self._see.masks != "none":
+            self._segmenter = cast(Segmenter, plugins.load("segmenters", self._see.segmenter, device=device, offline=offline))
+
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """The size (width, height) that the detector gives an image; the image's own where the detector does not say."""
+        resize = getattr(self._detector, "resized_size", None)
+        return (width, height) if resize is None else resize(width, height)
+
+    def __call__(self, batch: Batch) -> list[Sighting]:
+        return self.look(self.decode(batch))
+
+    def decode(self, batch: Batch) -> list[Decoded]:
+        """Read the images of a batch; may run in another thread than `look`."""
+        started = time.perf_counter()
+        decoded = [self._decode_one(image) for image in batch]
+        self.seconds["decode"] += time.perf_counter() - started
+        return decoded
+
+    def look(self, decoded: Sequence[Decoded]) -> list[Sighting]:
+        """Detect and segment; one sighting an image, in order."""
+        readable = [item for item in decoded if item.pixels_rgb is not None]
+        pixels = [item.pixels_rgb for item in readable if item.pixels_rgb is not None]
+        answers = self._segmented(readable, pixels, self._detected(readable, pixels))
+        by_id = dict(zip((item.image.id for item in readable), answers, strict=True))
+        return [_sighting(item, by_id.get(item.image.id)) for item in decoded]
+
+    def wanted(self, image: ImageRecord, candidates: Candidates) -> npt.NDArray[np.bool_]:
+        """Which candidates get a mask, (n,); the others get an empty one. All of them, unless a subclass says otherwise."""
+        return np.ones(len(candidates), np.bool_)
+
+    def _decode_one(self, image: ImageRecord) -> Decoded:
+        try:
+            pixels = read_image(image, max_megapixels=self._see.max_megapixels)
+            if pixels.shape[:2] != (image.height, image.width):
+                raise ImageReadError(
+                    "changed", f"was {image.width}x{image.height} when listed, is now {pixels.shape[1]}x{pixels.shape[0]}"
+                )
+            return Decoded(image, pixels, dhash(pixels))
+        except ImageReadError as error:
+            return Decoded(image, None, None, error.reason, error.detail)
+        except Exception as error:  # decoders raise anything on broken bytes, and one file must not end the run
+            logger.warning("%s could not be decoded", image.id, exc_info=True)
+            return Decoded(image, None, None, "unreadable", f"{type(error).__name__}: {error}")
+
+    def _detected(self, items: Sequence[Decoded], pixels: Sequence[RgbImage]) -> list[Answer]:
+        def detect(which: Sequence[int]) -> list[Candidates]:
+            return self._detector.detect([pixels[i] for i in which], self._prompts)
+
+        found = self._timed("detect", detect, items, range(len(items)))
+        return [
+            answer
+            if isinstance(answer, ImageReadError)
+            else trim(answer, item.image.width, item.image.height, self._see.floor, self._see.max_candidates)
+            for item, answer in zip(items, found, strict=True)
+        ]
+
+    def _segmented(self, items: Sequence[Decoded], pixels: Sequence[RgbImage], answers: list[Answer]) -> list[Answer]:
+        segmenter = self._segmenter
+        if segmenter is None:
+            return answers
+        seen = {i: answer for i, answer in enumerate(answers) if isinstance(answer, Candidates)}
+        wanted = {i: self.wanted(items[i].image, candidates) for i, candidates in seen.items()}
+
+        def segment(which: Sequence[int]) -> list[Candidates]:
+            return segmenter.segment([pixels[i] for i in which], [seen[i].select(wanted[i]) for i in which])
+
+        # an image without boxes never meets the segmenter
+        busy = [i for i in seen if wanted[i].any()]
+        masked = dict(zip(busy, self._timed("segment", segment, items, busy), strict=True))
+        return [
+            _with_masks(seen[i], wanted[i], masked.get(i), items[i].image) if i in seen else answer
+            for i, answer in enumerate(answers)
+        ]
+
+    def _timed(
+        self, stage: str, ask: Callable[[Sequence[int]], list[Candidates]], items: Sequence[Decoded], which: Sequence[int]
+    ) -> list[Answer]:
+        started = time.perf_counter()
+        answers = halving(ask, which, lambda i: items[i].image.id) if len(which) else []
+        self.seconds[stage] += time.perf_counter() - started
+        return answers
+
+
+def trim(candidates: Candidates, width: int, height: int, floor: float, max_candidates: int) -> Candidates:
+    """What is worth keeping: boxes clipped to the image, none without area, equal ones merged, best first.
+
+    Equal boxes become one with the highest of their scores for each prompt. Those whose best prompt scores at least `floor`
+    stay, at most `max_candidates`, sorted by that score and, where it is equal, by the box, so that the order is always the same.
+    """
+    limit = np.array([width, height, width, height], np.float32)
+    boxes = np.clip(candidates.xyxy, 0, limit) + np.float32(0)  # + 0 turns -0 into 0
+    solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & (candidates.scores.max(1, initial=0) >= floor)
+    unique, inverse = np.unique(boxes[solid], axis=0, return_inverse=True)  # sorts by x1, y1, x2, y2
+    scores = np.zeros((len(unique), candidates.scores.shape[1]), np.float32)
+    np.maximum.at(scores, inverse.reshape(-1), candidates.scores[solid])
+    order = np.argsort(-scores.max(1, initial=0), kind="stable")[:max_candidates]
+    return Candidates(unique[order].astype(np.float32), scores[order])
+
+
+def halving(ask: Callable[[Sequence[int]], list[Candidates]], which: Sequence[int], name: Callable[[int], str]) -> list[Answer]:
+    """Ask a model about the images `which`; when the GPU's memory is full, in two halves, down to single images.
+
+    An image that does not fit even alone gives an ImageReadError of reason `out_of_memory` in its place.
+    """
+    try:
+        answers = ask(which)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    else:
+        if len(answers) != len(which):
+            raise PluginError(f"a model must answer one Candidates an image: expected {len(which)}, got {len(answers)}")
+        return list(answers)
+    _free_memory()
+    if len(which) == 1:
+        logger.warning("%s does not fit in the memory of the device and is set aside: %s", name(which[0]), message)
+        return [ImageReadError("out_of_memory", f"does not fit in the memory of the device: {message}")]
+    half = len(which) // 2
+    logger.warning("out of memory with %d images, going on with %d", len(which), half)
+    return [*halving(ask, which[:half], name), *halving(ask, which[half:], name)]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device ran out of memory; told by name, so that torch need not be there."""
+    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+
+
+def pick_device(device: str) -> str:
+    """The device of this name; for `auto` the first that is here of cuda, mps and cpu."""
+    if device != "auto":
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _with_masks(
+    candidates: Candidates, wanted: npt.NDArray[np.bool_], answer: Answer | None, image: ImageRecord
+) -> Candidates | ImageReadError:
+    """The candidates with the masks that the segmenter gave the wanted ones, and an empty mask for each of the others."""
+    if isinstance(answer, ImageReadError):
+        return answer
+    masks = [encode_mask(np.zeros((image.height, image.width), np.bool_))] * len(candidates) if not wanted.all() else []
+    rle, mask_score = dict(enumerate(masks)), np.zeros(len(candidates), np.float32)
+    if answer is not None:
+        if answer.rle is None or answer.mask_score is None or len(answer) != int(wanted.sum()):
+            raise PluginError(f"a segmenter must give each candidate a mask and a mask_score; it did not for {image.id!r}")
+        rle.update(zip(np.flatnonzero(wanted).tolist(), answer.rle, strict=True))
+        mask_score[wanted] = answer.mask_score
+    return Candidates(candidates.xyxy, candidates.scores, tuple(rle[i] for i in range(len(candidates))), mask_score)
+
+
+def _sighting(item: Decoded, answer: Answer | None) -> Sighting:
+    if isinstance(answer, Candidates):
+        return Sighting(item.image, Status.SEEN, answer, dhash=item.dhash)
+    if isinstance(answer, ImageReadError):
+        return Sighting(item.image, Status.FAILED, None, answer.reason, answer.detail, item.dhash)
+    return Sighting(item.image, Status.FAILED, None, item.reason, item.detail)

@@ -1,0 +1,41 @@
+"""From labels to a finished dataset folder: the formats by name, and the loop that writes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from autodistill_grounded_sam.errors import ConfigError
+from autodistill_grounded_sam.export.coco import CocoWriter
+from autodistill_grounded_sam.export.writing import FolderWriter
+from autodistill_grounded_sam.export.yolo import YoloBoxWriter, YoloSegWriter
+from autodistill_grounded_sam.protocols import DatasetWriter
+from autodistill_grounded_sam.types import DatasetSummary, ImageRecord, Labels, Split
+
+FORMATS: Mapping[str, type[FolderWriter]] = {writer.name: writer for writer in (YoloSegWriter, YoloBoxWriter, CocoWriter)}
+
+
+def export_dataset(
+    rows: Iterable[tuple[ImageRecord, Labels]],
+    class_names: Sequence[str],
+    writer_type: str | Callable[..., DatasetWriter],
+    out: Path,
+    *,
+    split: Callable[[ImageRecord], Split],
+    stems: Mapping[str, str],
+    notes: Sequence[str] = (),
+) -> DatasetSummary:
+    """Write the labelled images into the folder `out` and say what was read back from it.
+
+    `writer_type` is a name of FORMATS or anything that builds a DatasetWriter from (out, class_names, stems, notes=...). `stems`
+    gives the file stem of every image id, `split` its side. Rows are taken one at a time. Raises ExportError and leaves `out` as
+    it was.
+    """
+    if isinstance(writer_type, str):
+        if writer_type not in FORMATS:
+            raise ConfigError(f"unknown format {writer_type!r}; known are {', '.join(FORMATS)}")
+        writer_type = FORMATS[writer_type]
+    with writer_type(out, class_names, stems, notes=notes) as writer:
+        for image, labels in rows:
+            writer.write(image, labels, split(image))
+        return writer.finish()

@@ -1,0 +1,229 @@
+"""Which side of the split an image falls to: by the hash of its group, so that what looks alike never straddles it.
+
+A group is everything linked by equal bytes, by the name of a recording, or by a picture that is nearly the same. An image's side
+depends on its group alone, so adding images moves none of the others (but where a group itself grows or is cut).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from autodistill_grounded_sam.errors import ConfigError
+from autodistill_grounded_sam.types import ImageRecord, Split
+
+# Of 64 bits of a difference hash. Re-encoded and resized copies differ by 0-3 bits.
+NEAR_BITS = 4
+# Neighbouring numbers of one name (IMG_0041, IMG_0042) are one burst if their pictures are this alike: looser, as names agree.
+BURST_BITS = 10
+# A group with more than this share of all images leaves no sensible split: it is cut into runs of neighbours.
+LARGEST_SHARE = 0.5
+RUNS = 10
+
+# Names that say "frames of one recording". A camera's own counter (IMG_0041) or a bare number does not: most numbered folders are
+# collections, and holding them together would put a whole class or folder on one side.
+_FILM = re.compile(r"^(.*?[._-](?:mp4|mov|avi|mkv|webm|m4v|mpe?g|wmv|flv|gif|3gp))(?![a-z0-9])", re.IGNORECASE)
+_FRAME = re.compile(
+    r"(?<![a-z])(?:videos?|vid|clips?|frames?|frm|footage|movie|seq|sequence|burst|cam(?=[\W_]*\d))(?![a-z]{3})", re.IGNORECASE
+)
+_NUMBERED = re.compile(r"^(.*?)(\d+)\D{0,3}$")
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """The side and the group key of every image by its id, the share that fell to valid, and what a person should know."""
+
+    split: Mapping[str, Split]
+    groups: Mapping[str, str]
+    achieved: float
+    notes: tuple[str, ...] = ()
+
+    def __call__(self, image: ImageRecord) -> Split:
+        return self.split[image.id]
+
+
+def split_of(digest: str, valid_fraction: float, seed: int = 0) -> Split:
+    """The side of a digest (or any group key): valid with probability `valid_fraction`, the same for ever."""
+    return "valid" if _draw(digest, seed) < valid_fraction else "train"
+
+
+def plan_splits(
+    images: Iterable[ImageRecord],
+    valid_fraction: float,
+    *,
+    seed: int = 0,
+    group: bool = True,
+    hashes: Mapping[str, int] | None = None,
+) -> SplitPlan:
+    """Put every image of a dataset on a side. `hashes` gives 64-bit difference hashes by image id, where they are known.
+
+    With two groups or more and a fraction above 0, neither side is empty. `group=False` keeps only byte-identical files together.
+    """
+    if not 0 <= valid_fraction < 1:
+        raise ConfigError(f"valid must be at least 0 and below 1, got {valid_fraction}; it is the share of images for validation")
+    images = list(images)
+    groups, notes = group_keys(images, hashes) if group else ({image.id: image.digest for image in images}, [])
+    draws = {key: _draw(key, seed) for key in set(groups.values())}
+    valid = {key for key, draw in draws.items() if draw < valid_fraction}
+    if valid_fraction > 0 and len(draws) > 1 and len(valid) in (0, len(draws)):
+        order = sorted(draws, key=lambda key: draws[key])
+        valid = set(order[:1] if not valid else order[:-1])
+    split: dict[str, Split] = {image_id: "valid" if key in valid else "train" for image_id, key in groups.items()}
+    achieved = sum(side == "valid" for side in split.values()) / max(1, len(split))
+    if abs(achieved - valid_fraction) > max(0.05, valid_fraction / 4):
+        notes.append(
+            f"{achieved:.0%} of the images fell to valid, {valid_fraction:.0%} was asked for: "
+            f"{len(images)} images make {len(draws)} group(s) that are not divided"
+        )
+    return SplitPlan(split, groups, achieved, tuple(notes))
+
+
+def group_keys(images: Iterable[ImageRecord], hashes: Mapping[str, int] | None = None) -> tuple[dict[str, str], list[str]]:
+    """The group key of every image by its id, and a note for each group that was too large and had to be cut."""
+    images = sorted(images, key=lambda image: _natural(image.id))
+    films = [_film_key(image.id) for image in images]
+    links = _Links(len(images))
+    _link_equal([image.digest for image in images], links)
+    _link_equal(films, links)
+    if hashes:
+        _link_near(images, hashes, links)
+    members: dict[int, list[int]] = {}
+    for place, root in enumerate(links.roots().tolist()):
+        members.setdefault(root, []).append(place)
+    groups: dict[str, str] = {}
+    notes = []
+    for places in members.values():
+        # the smallest key of a recording, or of the bytes: the same key whatever else is in the folder
+        key = min((films[place] for place in places if films[place]), default=min(images[place].digest for place in places))
+        runs = [places]
+        if len(places) > max(1, LARGEST_SHARE * len(images)):
+            runs = _cut(places, images)
+        if len(runs) > 1:
+            notes.append(
+                f"{len(places)} of {len(images)} images are one sequence or look alike ({images[places[0]].id} ...): cut into "
+                f"{len(runs)} runs of neighbours, so that there is a split at all; images on both sides of a cut may be alike"
+            )
+        for number, run in enumerate(runs):
+            groups.update({images[place].id: f"{key}/{number}" if len(runs) > 1 else key for place in run})
+    return groups, notes
+
+
+def _cut(places: list[int], images: list[ImageRecord]) -> list[list[int]]:
+    """Up to RUNS runs of neighbours by name; byte-identical images stay in the run of the first of them."""
+    by_digest: dict[str, list[int]] = {}
+    for place in places:
+        by_digest.setdefault(images[place].digest, []).append(place)
+    units = list(by_digest.values())
+    edges = np.linspace(0, len(units), min(RUNS, len(units)) + 1).astype(int).tolist()
+    return [[place for unit in units[start:stop] for place in unit] for start, stop in pairwise(edges)]
+
+
+def _draw(key: str, seed: int) -> float:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big") / 2**64
+
+
+def _film_key(image_id: str) -> str:
+    """What the frames of one recording have in common by their names; "" where the name says nothing of a recording."""
+    path = PurePosixPath(image_id)
+    film = _FILM.match(path.name)
+    if film and re.search(r"\d", path.name[film.end() :]):
+        return f"{path.parent}/{film[1]}"
+    numbered = _NUMBERED.match(path.stem)
+    if numbered and _FRAME.search(f"{path.parent.name}/{numbered[1]}"):
+        return f"{path.parent}/{numbered[1]}#"
+    return ""
+
+
+def _natural(image_id: str) -> list[tuple[int, str]]:
+    """Sorts frame_2 before frame_10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", image_id)]
+
+
+class _Links:
+    """Union-find over places, as one array."""
+
+    def __init__(self, count: int) -> None:
+        self._parent = np.arange(count)
+
+    def join(self, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> None:
+        """Join pairs of places. In a folder of stills nearly all pairs are near, and all but few of them joined before."""
+        roots = self.roots()
+        apart = roots[first] != roots[second]
+        for one, other in zip(first[apart].tolist(), second[apart].tolist(), strict=True):
+            low, high = sorted((self._root(one), self._root(other)))
+            self._parent[high] = low
+
+    def roots(self) -> npt.NDArray[np.int64]:
+        """The first place of the group of every place, (n,)."""
+        while True:
+            shorter = self._parent[self._parent]
+            if (shorter == self._parent).all():
+                return shorter
+            self._parent = shorter
+
+    def _root(self, place: int) -> int:
+        while self._parent[place] != place:
+            place = int(self._parent[place])
+        return place
+
+
+def _link_equal(keys: Sequence[str], links: _Links) -> None:
+    """Join all places of one key; "" is no key."""
+    first: dict[str, int] = {}
+    firsts = [place if key == "" else first.setdefault(key, place) for place, key in enumerate(keys)]
+    links.join(np.array(firsts, np.int64), np.arange(len(keys)))
+
+
+def _link_near(images: list[ImageRecord], hashes: Mapping[str, int], links: _Links) -> None:
+    known = np.array([place for place, image in enumerate(images) if hashes.get(image.id) is not None], np.int64)
+    values = np.array([hashes[images[place].id] for place in known], np.uint64)
+    distinct, sample, which = np.unique(values, return_index=True, return_inverse=True)
+    links.join(known[sample][which], known)
+    for first, second in _near_pairs(distinct):
+        links.join(known[sample[first]], known[sample[second]])
+    alike = _bits(values[1:] ^ values[:-1]) <= BURST_BITS
+    here, there = known[:-1][alike], known[1:][alike]  # `images` are in natural order
+    burst = [_are_neighbours(images[a].id, images[b].id) for a, b in zip(here.tolist(), there.tolist(), strict=True)]
+    links.join(here[np.array(burst, np.bool_)], there[np.array(burst, np.bool_)])
+
+
+def _near_pairs(values: npt.NDArray[np.uint64]) -> Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Pairs of places whose hashes differ in NEAR_BITS bits or fewer, in batches.
+
+    Cut into NEAR_BITS + 1 bands, two such hashes agree in at least one whole band: only those that agree are compared.
+    """
+    edges = np.linspace(0, 64, NEAR_BITS + 2).astype(int).tolist()
+    for low, high in pairwise(edges):
+        band = (values >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
+        order = np.lexsort((values, band))
+        band = band[order]
+        here = np.arange(len(order) - 1)
+        step = 1
+        while len(here := here[: np.searchsorted(here, len(order) - step)]):
+            here = here[band[here] == band[here + step]]
+            first, second = order[here], order[here + step]
+            near = _bits(values[first] ^ values[second]) <= NEAR_BITS
+            yield first[near], second[near]
+            step += 1
+
+
+def _are_neighbours(first_id: str, second_id: str) -> bool:
+    first, second = _NUMBERED.match(PurePosixPath(first_id).stem), _NUMBERED.match(PurePosixPath(second_id).stem)
+    same_folder = PurePosixPath(first_id).parent == PurePosixPath(second_id).parent
+    return bool(same_folder and first and second and first[1] == second[1] and int(second[2]) - int(first[2]) == 1)
+
+
+def _bits(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """How many bits are set in each value."""
+    octets = np.ascontiguousarray(values).reshape(-1, 1).view(np.uint8)
+    return np.asarray(_BITS_OF_BYTE[octets].sum(axis=1))
+
+
+_BITS_OF_BYTE = np.array([byte.bit_count() for byte in range(256)], np.int64)

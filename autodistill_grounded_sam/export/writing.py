@@ -1,0 +1,311 @@
+"""What every dataset writer shares: a part-made folder, images, counts, reading back, and putting it in place when whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+import autodistill_grounded_sam
+from autodistill_grounded_sam.errors import ExportError, ImageReadError
+from autodistill_grounded_sam.images import upright_bytes
+from autodistill_grounded_sam.types import DatasetSummary, ImageRecord, Labels, Rle, Split, State
+
+logger = logging.getLogger(__name__)
+
+# Remembers what of an output folder is ours to replace. A folder that holds anything else is never overwritten.
+MARKER = ".grounded-sam-dataset.json"
+SPLITS: tuple[Split, ...] = ("train", "valid")
+# More labels than this are read back and counted all the same, but only every k-th image's masks are compared.
+COMPARED_LABELS = 5000
+# Files that trainers leave in a dataset (ultralytics' label cache, images kept as arrays): not a reason to refuse it.
+TRAINER_SUFFIXES = (".cache", ".npy")
+
+ImageSource = Callable[[ImageRecord], tuple[bytes, str]]
+WriterType = TypeVar("WriterType", bound="FolderWriter")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What went into the dataset for one image: the source against which the files are compared when they are read back."""
+
+    split: Split
+    file_name: str
+    width: int
+    height: int
+    class_id: list[int]
+    xyxy: list[list[float]]
+    rle: list[Rle] | None
+
+
+@dataclass
+class ReadBack:
+    """What was found on disk: labels by class, and the IoU of each mask that was compared."""
+
+    per_class: Counter[int] = field(default_factory=Counter)
+    ious: list[float] = field(default_factory=list)
+
+
+class FolderWriter(ABC):
+    """A `DatasetWriter` of a folder. A subclass says which entries of the folder are its own, writes labels, and reads them back.
+
+    Everything is made in `<out>/.partial-<format>` and moved to `<out>` by a clean exit; an error leaves `<out>` as it was. Other
+    things in `<out>` (a run's own files) are left alone. Images are copies, so that editing a dataset never changes the
+    originals; `link=True` makes hard links of those that need no change: it saves the disk, but an edit of one edits both.
+    """
+
+    name: ClassVar[str]
+    entries: ClassVar[tuple[str, ...]]
+    image_folder: ClassVar[str]  # of a split's images, with the place of the split
+
+    def __init__(
+        self,
+        out: Path,
+        class_names: Sequence[str],
+        stems: Mapping[str, str],
+        *,
+        notes: Sequence[str] = (),
+        link: bool = False,
+        image_source: ImageSource = upright_bytes,
+    ) -> None:
+        self.out = Path(out)
+        self.partial = self.out / f".partial-{self.name}"
+        self.class_names = tuple(class_names)
+        self._stems = stems
+        self._notes = list(notes)
+        self._link = link
+        self._image_source = image_source
+        self._counts: Counter[str] = Counter()  # of anything that a note is made of
+        self._summary: DatasetSummary | None = None
+
+    def __enter__(self: WriterType) -> WriterType:
+        with _disk_errors(self.out):
+            _require_ours(self.out, self.entries)
+            shutil.rmtree(self.partial, ignore_errors=True)  # of a killed export
+            for split in SPLITS:
+                (self.partial / self.image_folder.format(split=split)).mkdir(parents=True)
+            self._spool_file.touch()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if error is None:
+                if self._summary is None:
+                    self.finish()
+                with _disk_errors(self.out):
+                    self._put_in_place()
+        finally:
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+    def write(self, image: ImageRecord, labels: Labels, split: Split) -> None:
+        """Add an image with its labels. Images that failed or wait for review are counted, not written.
+
+        Raises ExportError for labels that do not belong to the image or the classes, and where the disk is full.
+        """
+        reason = self._left_out(image, labels)
+        if reason:
+            self._counts[reason] += 1
+            return
+        self._check(image, labels)
+        with _disk_errors(self.out):
+            try:
+                data, suffix = self._image_source(image)
+            except ImageReadError as error:
+                logger.warning("%s is left out of the dataset, it can no longer be read: %s", image.id, error)
+                self._counts["image(s) could not be read any more and were left out"] += 1
+                return
+            file_name = self._stems[image.id] + suffix
+            self._write_image(image, data, self.partial / self.image_folder.format(split=split) / file_name)
+            written = Written(
+                split,
+                file_name,
+                image.width,
+                image.height,
+                labels.class_id.tolist(),
+                labels.xyxy.tolist(),
+                None if labels.rle is None else list(labels.rle),
+            )
+            self._write_labels(image, labels, written)
+            with self._spool_file.open("a", encoding="utf-8") as spool:
+                spool.write(json.dumps(written.__dict__) + "\n")
+        self._counts[split] += 1
+        self._counts["labels"] += len(labels)
+        self._counts["empty"] += len(labels) == 0
+
+    def finish(self) -> DatasetSummary:
+        """Complete the files, read every one back and compare. Raises ExportError if an object or an image was lost."""
+        if self._summary is not None:
+            return self._summary
+        with _disk_errors(self.out):
+            if not self._counts["train"] + self._counts["valid"]:
+                told = "; ".join(self._told()) or "none was given"
+                raise ExportError(f"no image to write into the dataset {self.out}: {told}")
+            self._complete()
+            found = self._read_back()
+        for split in SPLITS:
+            folder = self.partial / self.image_folder.format(split=split)
+            images = sum(1 for path in folder.iterdir() if path.suffix not in (".json", *TRAINER_SUFFIXES))
+            if images != self._counts[split]:
+                raise ExportError(
+                    f"{self.name} dataset {self.out}: wrote {self._counts[split]} {split} images, {images} are there"
+                )
+        if found.per_class.total() != self._counts["labels"]:
+            raise ExportError(
+                f"{self.name} dataset {self.out}: wrote {self._counts['labels']} labels, read back {found.per_class.total()}"
+            )
+        self._summary = DatasetSummary(
+            format=self.name,
+            path=self.out,
+            images={split: self._counts[split] for split in SPLITS},
+            empty=self._counts["empty"],
+            labels=self._counts["labels"],
+            per_class={name: found.per_class[place] for place, name in enumerate(self.class_names)},
+            round_trip_iou=float(np.mean(found.ious)) if found.ious else None,
+            lowest_iou=float(np.min(found.ious)) if found.ious else None,
+            notes=tuple([*self._notes, *self._told()]),
+        )
+        return self._summary
+
+    @abstractmethod
+    def _write_labels(self, image: ImageRecord, labels: Labels, written: Written) -> None:
+        """Write the labels of one image into the partial folder."""
+
+    @abstractmethod
+    def _complete(self) -> None:
+        """Write what can only be written at the end."""
+
+    @abstractmethod
+    def _read_back(self) -> ReadBack:
+        """Read every label from the partial folder and compare it with `self._written()`; raise ExportError where one is lost."""
+
+    def _left_out(self, image: ImageRecord, labels: Labels) -> str:
+        """Why an image is not for the dataset, as the end of a counted note; "" if it is."""
+        return {
+            State.FAILED: "image(s) that failed were left out",
+            State.REVIEW: "image(s) that wait for review were left out",
+        }.get(labels.state, "")
+
+    def _written(self) -> Iterator[tuple[Written, bool]]:
+        """What was written, in order, and whether the masks of this image are to be compared."""
+        every = 1 + self._counts["labels"] // COMPARED_LABELS
+        with self._spool_file.open(encoding="utf-8") as spool:
+            for place, line in enumerate(spool):
+                yield Written(**json.loads(line)), place % every == 0
+        if every > 1:
+            self._notes.append(f"masks of every {every}th image were compared with their source; labels were counted in all")
+
+    @property
+    def _spool_file(self) -> Path:
+        return self.partial / "written.jsonl"
+
+    def _told(self) -> list[str]:
+        return [f"{count} {what}" for what, count in self._counts.items() if " " in what]
+
+    def _check(self, image: ImageRecord, labels: Labels) -> None:
+        if len(labels) and not 0 <= labels.class_id.min() <= labels.class_id.max() < len(self.class_names):
+            raise ExportError(
+                f"{image.id} has a label of class {labels.class_id.max()}, but there are {len(self.class_names)} classes: "
+                f"{', '.join(self.class_names)}"
+            )
+        for rle in labels.rle or ():
+            if rle["size"] != [image.height, image.width]:
+                raise ExportError(
+                    f"{image.id} is {image.width}x{image.height}, but a mask of it is {rle['size'][1]}x{rle['size'][0]}: "
+                    "the labels belong to another image; label it again"
+                )
+
+    def _write_image(self, image: ImageRecord, data: bytes, path: Path) -> None:
+        if self._link and hashlib.sha256(data).hexdigest() == image.digest:
+            with contextlib.suppress(OSError):  # another file system, or one without links: copy
+                os.link(image.path, path)
+                return
+        path.write_bytes(data)
+
+    def _put_in_place(self) -> None:
+        old = _marked(self.out)
+        new = {entry: _file_count(self.partial / entry) for entry in self.entries}
+        away = self.partial / "replaced"
+        away.mkdir()
+        self._write_marker({**old, **new})  # both are ours, should this be killed half-way
+        for entry in old:
+            if (self.out / entry).exists():
+                (self.out / entry).rename(away / entry)
+        for entry in new:
+            (self.partial / entry).rename(self.out / entry)
+        self._write_marker(new)
+
+    def _write_marker(self, entries: Mapping[str, int]) -> None:
+        content = {
+            "note": "written by autodistill-grounded-sam, which replaces these entries (no others) when it exports here again",
+            "version": autodistill_grounded_sam.__version__,
+            "format": self.name,
+            "entries": entries,
+        }
+        whole = self.partial / MARKER
+        whole.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        whole.replace(self.out / MARKER)
+
+
+@contextlib.contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    """Whatever the disk refuses becomes one ExportError that names the place, and says how much is free where it is full."""
+    try:
+        yield
+    except (ExportError, ImageReadError):
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise ExportError(f"cannot write the dataset {out}: {error}") from error
+        place = next((folder for folder in (out, *out.parents) if folder.exists()), Path())
+        free_mb = shutil.disk_usage(place).free / 1e6
+        raise ExportError(
+            f"the disk of {out} is full ({free_mb:.0f} MB free): make room, or export to another place; "
+            "nothing that was seen is lost, and no model is run again"
+        ) from error
+
+
+def _require_ours(out: Path, entries: Sequence[str]) -> None:
+    if out.exists() and not out.is_dir():
+        raise ExportError(f"{out} is a file; a dataset needs a folder: give another --out")
+    marked = _marked(out)
+    for entry in {*entries, *marked}:
+        if not (out / entry).exists():
+            continue
+        if entry not in marked:
+            raise ExportError(
+                f"{out / entry} is already there and was not written by this tool: move it away, or give another --out; "
+                "it is not overwritten"
+            )
+        added = _file_count(out / entry) - marked[entry]
+        if added > 0:
+            raise ExportError(
+                f"{out / entry} holds {added} file(s) more than were written there: move what was added elsewhere, or give "
+                "another --out; it is not overwritten"
+            )
+
+
+def _marked(out: Path) -> dict[str, int]:
+    try:
+        entries: dict[str, Any] = json.loads((out / MARKER).read_text(encoding="utf-8"))["entries"]
+        return {str(entry): int(count) for entry, count in entries.items() if Path(entry).name == entry}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # no marker, or none of ours: then nothing here is ours to replace
+
+
+def _file_count(entry: Path) -> int:
+    if entry.is_file():
+        return 1
+    return sum(1 for path in entry.rglob("*") if path.is_file() and path.suffix not in TRAINER_SUFFIXES)

@@ -1,0 +1,388 @@
+"""The main path: scan -> plan -> see -> decide -> export. The whole story on one screen, in `see` and `label`."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from autodistill_grounded_sam import plugins, weights
+from autodistill_grounded_sam.config import DecideConfig, ExportConfig, LabelConfig, SeeConfig, checked
+from autodistill_grounded_sam.decide.chain import decide
+from autodistill_grounded_sam.engine.local import LocalEngine
+from autodistill_grounded_sam.engine.planning import plan_batches
+from autodistill_grounded_sam.engine.worker import SeeWorker, pick_device
+from autodistill_grounded_sam.errors import ConfigError, NoImagesError, StoreError
+from autodistill_grounded_sam.export.formats import export_dataset
+from autodistill_grounded_sam.export.split import plan_splits
+from autodistill_grounded_sam.images import dataset_stems, scan
+from autodistill_grounded_sam.ontology import Ontology
+from autodistill_grounded_sam.protocols import WorkerSpec
+from autodistill_grounded_sam.store.files import write_json
+from autodistill_grounded_sam.store.store import (
+    FailedLine,
+    Folder,
+    Store,
+    StoreWriter,
+    read_json,
+    recorded_batch_size,
+)
+from autodistill_grounded_sam.types import REASONS, Candidates, DatasetSummary, ImageRecord, Labels, Reason, Sighting, State
+
+__all__ = ["Progress", "RunSummary", "export_run", "label", "pick_device", "redecide", "see"]
+logger = logging.getLogger(__name__)
+
+AUTO_BATCH = {"cpu": 4, "mps": 4, "cuda": 8}  # a CPU gains nothing from more, a 16 GB card holds 8 images of 800 x 1333
+_PACKAGES = ("autodistill-grounded-sam", "torch", "transformers", "numpy", "pillow", "opencv-python-headless", "pyarrow")
+
+
+class Progress(Protocol):
+    """What long work tells about itself; the CLI shows it, the library is silent."""
+
+    def total(self, images: int) -> None: ...
+
+    def advance(self, images: int, counts: Mapping[str, int]) -> None: ...  # `counts` labels by class, of these images
+
+    def message(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What became of a folder. `images` counts by state, `looked_at` those that this call showed to the models (the others
+    were in the store), `stages` are seconds; `images_per_second` is of those that were looked at."""
+
+    out: Path
+    run: Path
+    images: Mapping[str, int]
+    per_class: Mapping[str, int]
+    failed: Sequence[FailedLine] = ()
+    looked_at: int = 0
+    seconds: float = 0.0
+    stages: Mapping[str, float] = field(default_factory=dict)
+    datasets: Sequence[DatasetSummary] = ()
+
+    @property
+    def labels(self) -> int:
+        return sum(self.per_class.values())
+
+    @property
+    def images_per_second(self) -> float:
+        return self.looked_at / self.stages["see"] if self.looked_at and self.stages.get("see") else 0.0
+
+
+def label(
+    images: Path | str,
+    ontology: Any,
+    out: Path | str | None = None,
+    config: LabelConfig | None = None,
+    *,
+    extension: str | None = None,
+    progress: Progress | None = None,
+) -> RunSummary:
+    """Label a folder of images: the dataset is in `out` (`<images>_labeled` by default), what the models saw in `out/run`.
+
+    `ontology` is anything `Ontology.load` takes. Run again after an interruption, it goes on where it was, and the dataset
+    is byte for byte the same. Raises NoImagesError if there is nothing to label, StoreError if `out` is of another run.
+    """
+    started = time.perf_counter()
+    config, words = config or LabelConfig(), Ontology.load(ontology)
+    target = default_out(images) if out is None else Path(out)
+    seen = see(images, words, target, config, extension=extension, progress=progress)
+    decided = redecide(seen.run, config.decide, words, export=config.export)
+    return replace(
+        decided,
+        looked_at=seen.looked_at,
+        stages={**seen.stages, **decided.stages},
+        seconds=time.perf_counter() - started,
+    )
+
+
+def see(
+    images: Path | str,
+    ontology: Any,
+    out: Path | str,
+    config: LabelConfig | None = None,
+    *,
+    extension: str | None = None,
+    progress: Progress | None = None,
+) -> RunSummary:
+    """The costly half: show every image that the store does not know yet to the models, and write down what they saw."""
+    config, words = config or LabelConfig(), Ontology.load(ontology)
+    started = time.perf_counter()
+    if progress is not None:
+        progress.message(f"listing {images}")
+    folder = _scan(Path(images), Path(out), config.see, extension)
+    stages = {"scan": time.perf_counter() - started}
+    run = Path(out) / "run"
+    writer = StoreWriter(
+        run,
+        _identity(config, words),
+        folder,
+        batch_size=_batch_size(config, run),
+        part_images=config.run.part_images,
+        part_seconds=config.run.part_seconds,
+    )
+    with writer as store:
+        store.note({"prompt_groups": store.info.get("prompt_groups", [list(group) for group in words.prompt_groups])})
+        looked_at = 0 if store.finished else _look(store, config, words, progress, stages)
+        store.note(_session(store, config, looked_at, stages))
+    failed = Store(run).failed()
+    if len(failed) == len(folder.images) + len(folder.failed):
+        counts = ", ".join(f"{count} {reason}" for reason, count in Counter(line.reason for line in failed).most_common())
+        raise NoImagesError(f"none of the {len(failed)} images in {images} could be used: {counts}; see {run / 'failed.jsonl'}")
+    return RunSummary(Path(out), run, {}, {}, failed, looked_at, time.perf_counter() - started, stages)
+
+
+def redecide(
+    run: Path | str,
+    config: DecideConfig | None = None,
+    ontology: Any = None,
+    *,
+    export: ExportConfig | None = None,
+    images: Path | str | None = None,
+) -> RunSummary:
+    """The cheap half: decide anew from what was seen, without a model; with `export` the dataset is written as well.
+
+    `config` and `ontology` left out are those used last; an ontology may name any of the prompts that the run asked for.
+    The first format goes to the output folder itself, any other to a folder of its name in it.
+    `images` says where the images folder is now, if it moved.
+    """
+    started = time.perf_counter()
+    decided = _decided(run, config, ontology, images)
+    store, words, out = decided.store, decided.ontology, decided.store.run.parent
+    write_json(store.run / "decide.json", {"decide": decided.config.model_dump(mode="json"), "ontology": words.document()})
+    tally, datasets = _Tally(), []
+    if export is None or not export.formats:
+        for _ in _labelled(decided, tally):
+            pass
+    else:
+        datasets = [_export(decided, export.formats[0], out, export, tally)]
+        datasets += [_export(decided, name, out / name, export, _Tally()) for name in export.formats[1:]]
+    failed, seconds = store.failed(), time.perf_counter() - started
+    states = {state.value: tally.states[state] for state in State} | {State.FAILED.value: len(failed)}
+    per_class = {name: tally.classes[class_id] for class_id, name in enumerate(words.class_names)}
+    stages = {"decide": tally.seconds, "export": seconds - tally.seconds}
+    return RunSummary(out, store.run, states, per_class, failed, 0, seconds, stages, datasets)
+
+
+def export_run(
+    run: Path | str,
+    format: str,  # noqa: A002 - the word of the command line
+    out: Path | str,
+    config: ExportConfig | None = None,
+    *,
+    images: Path | str | None = None,
+) -> DatasetSummary:
+    """Write the labels as they were decided last into another folder or format; `images` as in `redecide`."""
+    return _export(_decided(run, None, None, images), format, Path(out), config or ExportConfig(), _Tally())
+
+
+def default_out(images: Path | str) -> Path:
+    """Where autodistill puts the dataset of a folder: beside it, `_labeled` after its name."""
+    folder = Path(images).absolute()
+    return folder.with_name(f"{folder.name}_labeled")
+
+
+class KeptMasksWorker(SeeWorker):
+    """Makes masks only for candidates that `decide` would look at today: those that pass thresholds and negatives."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        super().__init__(spec)
+        self._decide = checked(DecideConfig, dict(spec["decide"]))
+        self._ontology = Ontology.from_document(spec["ontology"])
+
+    def wanted(self, image: ImageRecord, candidates: Candidates) -> npt.NDArray[np.bool_]:
+        reasons = decide(candidates, self._ontology, self._decide, image.width, image.height).reasons
+        by_score = [REASONS.index(Reason.THRESHOLD), REASONS.index(Reason.NEGATIVE)]
+        return ~np.isin(reasons, by_score)
+
+
+def _scan(images: Path, out: Path, config: SeeConfig, extension: str | None) -> Folder:
+    if out.resolve().is_relative_to(images.resolve()):
+        raise ConfigError(
+            f"the output folder {out} must not lie in the images folder {images}: its images would be labelled next time"
+        )
+    scanned = scan(images, extension=extension, max_megapixels=config.max_megapixels)
+    return Folder(images, scanned.images, [FailedLine(failed.id, failed.reason, failed.detail) for failed in scanned.failed])
+
+
+def _look(
+    store: StoreWriter, config: LabelConfig, ontology: Ontology, progress: Progress | None, stages: dict[str, float]
+) -> int:
+    """Plan, leave out what is done, and look at the rest; the number of images looked at."""
+    worker_type = KeptMasksWorker if config.see.masks == "kept" else SeeWorker
+    spec = _worker_spec(store, config, ontology)
+    if progress is not None:
+        progress.message(f"loading {config.see.detector} and {config.see.segmenter}")
+    started = time.perf_counter()
+    worker = worker_type(spec)
+    stages["load"] = time.perf_counter() - started
+    plan = plan_batches(store.todo, store.batch_size, store.part_images, worker.resized_size)
+    left = [batch for batch in plan if (batch.window, batch.number) not in store.done]
+    by_first = {batch.images[0].id: batch for batch in left}
+    count = sum(len(batch.images) for batch in left)
+    logger.info("%d of %d images are left to look at", count, len(store.todo))
+    if progress is not None:
+        progress.total(count)
+    started = time.perf_counter()
+    for sightings in LocalEngine(worker).run(worker_type, spec, (batch.images for batch in left)):
+        batch = by_first[sightings[0].image.id]
+        store.add(batch.window, batch.number, sightings)
+        if progress is not None:
+            progress.advance(len(sightings), _class_counts(sightings, ontology, config.decide))
+    stages["see"] = time.perf_counter() - started
+    stages.update(worker.seconds)
+    return count
+
+
+def _worker_spec(store: StoreWriter, config: LabelConfig, ontology: Ontology) -> WorkerSpec:
+    return {
+        "see": config.see.model_dump(),
+        "device": config.run.device,
+        "offline": config.run.offline,
+        "prompts": list(ontology.prompts),
+        "prompt_groups": store.info["prompt_groups"],  # of the run's first day: they decide which prompts share a caption
+        "decide": config.decide.model_dump(),
+        "ontology": ontology.document(),
+    }
+
+
+def _identity(config: LabelConfig, ontology: Ontology) -> dict[str, Any]:
+    """What a store belongs to. With masks of the kept ones only, also what decided which those are."""
+    image_settings = config.see.model_dump(mode="json", exclude={"detector", "segmenter", "max_megapixels"})
+    identity: dict[str, Any] = {
+        "prompts": list(ontology.prompts),
+        "detector": _model("detectors", config.see.detector, config.run.offline),
+        "segmenter": None,
+        "see": image_settings,
+    }
+    if config.see.masks != "none":
+        identity["segmenter"] = _model("segmenters", config.see.segmenter, config.run.offline)
+    if config.see.masks == "kept":
+        identity["masks of"] = {"decide": config.decide.model_dump(mode="json"), "ontology": ontology.document()}
+    return identity
+
+
+def _model(role: str, name: str, offline: bool) -> dict[str, str | None]:
+    plugin = plugins.find(role, name)
+    if not plugin.built_in:
+        return {"name": f"{plugin.target} of {plugin.distribution}", "sha256": None}
+    return {"name": name, "sha256": weights.find_weights(name, cast(weights.Role, role[:-1]), offline=offline).sha256}
+
+
+def _batch_size(config: LabelConfig, run: Path) -> int:
+    if config.run.batch_size != "auto":
+        return config.run.batch_size
+    recorded = recorded_batch_size(run)
+    if recorded is not None:
+        return recorded
+    built_in = plugins.find("detectors", config.see.detector).built_in
+    device = pick_device(config.run.device) if built_in else "cpu"
+    return AUTO_BATCH.get(device.partition(":")[0], AUTO_BATCH["cpu"])
+
+
+def _session(store: StoreWriter, config: LabelConfig, looked_at: int, stages: Mapping[str, float]) -> dict[str, Any]:
+    """This call, for people who read run.json."""
+    session = {
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.argv),
+        "device": config.run.device,
+        "images": looked_at,
+        "seconds": {stage: round(seconds, 3) for stage, seconds in stages.items()},
+        "versions": {package: found for package in _PACKAGES if (found := _version(package))},
+    }
+    return {"sessions": [*store.info.get("sessions", []), session]}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """A store with the settings that make labels of it, and the place where its images are now."""
+
+    store: Store
+    config: DecideConfig
+    ontology: Ontology
+    images_root: Path
+
+
+def _decided(run: Path | str, config: DecideConfig | None, ontology: Any, images: Path | str | None) -> _Decided:
+    """The settings given, or else those used last; raises StoreError if the ontology asks for what the run never asked."""
+    store = Store(Path(run))
+    path = store.run / "decide.json"
+    last = read_json(path) if path.exists() else {}
+    if ontology is None and "ontology" not in last:
+        raise StoreError(f"nothing was decided in {store.run} yet; give the ontology")
+    words = Ontology.from_document(last["ontology"], str(path)) if ontology is None else Ontology.load(ontology)
+    never_asked = [prompt for prompt in words.prompts if prompt not in store.prompts]
+    if never_asked:
+        raise StoreError(
+            f"{store.run} was never asked for {', '.join(map(repr, never_asked))}; it was asked for "
+            f"{', '.join(map(repr, store.prompts))}. Label into another --out to ask for more"
+        )
+    root = store.images_root if images is None else Path(images)
+    return _Decided(store, config or checked(DecideConfig, last.get("decide", {})), words, root)
+
+
+class _Tally:
+    """Counts that go along with the one pass over the labels; `seconds` without the time of whoever takes them."""
+
+    def __init__(self) -> None:
+        self.states: Counter[State] = Counter()
+        self.classes: Counter[int] = Counter()
+        self.seconds = 0.0
+
+
+def _labelled(decided: _Decided, tally: _Tally) -> Iterator[tuple[ImageRecord, Labels]]:
+    """Each image that was seen with its labels, in the order of ids; one at a time in memory."""
+    columns = [decided.store.prompts.index(prompt) for prompt in decided.ontology.prompts]
+    started = time.perf_counter()
+    for sighting in decided.store.sightings(decided.images_root):
+        if sighting.candidates is None:
+            continue
+        image, seen = sighting.image, sighting.candidates
+        asked = replace(seen, scores=seen.scores[:, columns])
+        labels = decide(asked, decided.ontology, decided.config, image.width, image.height)
+        tally.states[labels.state] += 1
+        tally.classes.update(labels.class_id.tolist())
+        tally.seconds += time.perf_counter() - started
+        yield image, labels
+        started = time.perf_counter()
+
+
+def _export(decided: _Decided, format_: str, out: Path, config: ExportConfig, tally: _Tally) -> DatasetSummary:
+    root = decided.images_root
+    if not root.is_dir():
+        raise StoreError(f"the images folder {root} is not there any more; say where it is now (images=, --images)")
+    writer = plugins.find("formats", format_).load_class()
+    seen = decided.store.seen()
+    hashes = {image.id: dhash for image, dhash in seen}
+    records = [image for image, _ in seen]
+    split = plan_splits(records, config.valid, seed=config.seed, group=config.group_by == "auto", hashes=hashes)
+    stems = dataset_stems([image.id for image in records])
+    rows, names = _labelled(decided, tally), decided.ontology.class_names
+    return export_dataset(rows, names, writer, out, split=split, stems=stems, notes=split.notes)
+
+
+def _class_counts(sightings: Sequence[Sighting], ontology: Ontology, config: DecideConfig) -> Mapping[str, int]:
+    counts: Counter[str] = Counter()
+    for sighting in sightings:
+        if sighting.candidates is not None:
+            labels = decide(sighting.candidates, ontology, config, sighting.image.width, sighting.image.height)
+            counts.update(ontology.class_names[class_id] for class_id in labels.class_id.tolist())
+    return counts

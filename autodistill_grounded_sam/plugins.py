@@ -1,0 +1,166 @@
+"""From a name to a detector, segmenter, tagger, format or target: built-ins, entry points and `pkg.module:Class`.
+
+Third parties add to a role by an entry point of the group `autodistill_grounded_sam.<role>`; the built-ins below are of the same
+form. Listing imports nothing. A built-in model is given its name and settings; what comes from others is built without arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from autodistill_grounded_sam.errors import MissingExtraError, PluginError
+from autodistill_grounded_sam.protocols import DatasetWriter, Detector, Segmenter, Tagger, Target
+
+GROUP = "autodistill_grounded_sam"
+OURS = "autodistill-grounded-sam"
+
+BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    "detectors": {"mini": "autodistill_grounded_sam.detect.grounding_dino:GroundingDino"},
+    "segmenters": {"mini": "autodistill_grounded_sam.segment.sam:Sam"},
+    "taggers": {},
+    "formats": {
+        "yolo-seg": "autodistill_grounded_sam.export.yolo:YoloSegWriter",
+        "yolo": "autodistill_grounded_sam.export.yolo:YoloBoxWriter",
+        "coco": "autodistill_grounded_sam.export.coco:CocoWriter",
+    },
+    "targets": {"yolov8n-seg.pt": "autodistill_grounded_sam.distill.ultralytics_target:UltralyticsTarget"},
+}
+SEAMS: Mapping[str, type] = {
+    "detectors": Detector,
+    "segmenters": Segmenter,
+    "taggers": Tagger,
+    "formats": DatasetWriter,
+    "targets": Target,
+}
+# A name that is no plugin's may name weights of these: a hub id, a folder, an official .pth, any model of ultralytics.
+WEIGHTS_OF: Mapping[str, str] = {
+    "detectors": "autodistill_grounded_sam.detect.grounding_dino:GroundingDino",
+    "segmenters": "autodistill_grounded_sam.segment.sam:Sam",
+    "targets": "autodistill_grounded_sam.distill.ultralytics_target:UltralyticsTarget",
+}
+_WEIGHTS_HINT: Mapping[str, str] = {
+    "detectors": ", a hub id (owner/name), a path to weights",
+    "segmenters": ", a hub id (owner/name), a path to weights",
+    "targets": ", a model of ultralytics (yolo11n-seg.pt, rtdetr-l.yaml), a path to weights",
+}
+_DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One name of a role. `target` is `pkg.module:Class`, `clash` the other distributions that claim the name."""
+
+    role: str
+    name: str
+    target: str
+    distribution: str
+    clash: tuple[str, ...] = ()
+
+    @property
+    def built_in(self) -> bool:
+        return self.distribution == OURS
+
+    def problem(self) -> str:
+        """Why this plugin cannot be used, in one line; "" if it can. Imports it."""
+        try:
+            self.load_class()
+        except Exception as error:
+            return str(error)
+        return ""
+
+    def load_class(self) -> type:
+        """Import the class; raises PluginError if it does not load, or if two distributions claim the name."""
+        if self.clash:
+            owners = " and ".join([self.distribution, *self.clash])
+            raise PluginError(
+                f"{self.role[:-1]} {self.name!r} is claimed by {owners}; uninstall one of them, or give pkg.module:Class instead"
+            )
+        module, _, attribute = self.target.partition(":")
+        try:
+            found = getattr(import_module(module), attribute)
+        except MissingExtraError:
+            raise
+        except Exception as error:  # a plugin may fail to import with anything
+            raise PluginError(
+                f"{self.role[:-1]} {self.name!r} ({self.target}, {self.distribution}) does not load: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(found, type):
+            raise PluginError(f"{self.role[:-1]} {self.name!r} must be a class, but {self.target} is a {type(found).__name__}")
+        return found
+
+
+def list_plugins(role: str) -> list[Plugin]:
+    """Every name of a role, sorted; imports nothing."""
+    _check_role(role)
+    claims: dict[str, list[Plugin]] = {}
+    for name, target in BUILT_IN[role].items():
+        claims.setdefault(name, []).append(Plugin(role, name, target, OURS))
+    for point in entry_points(group=f"{GROUP}.{role}"):
+        distribution = point.dist.name if point.dist is not None else "an unknown distribution"
+        claims.setdefault(point.name, []).append(Plugin(role, point.name, point.value, distribution))
+    return [_joined(claims[name]) for name in sorted(claims)]
+
+
+def find(role: str, name: str) -> Plugin:
+    """What a name stands for: a plugin, `pkg.module:Class`, or weights; raises PluginError with the nearest name otherwise."""
+    plugins = {plugin.name: plugin for plugin in list_plugins(role)}
+    if name in plugins:
+        return plugins[name]
+    if _DOTTED.fullmatch(name):
+        return Plugin(role, name, name, "given as pkg.module:Class")
+    if role in WEIGHTS_OF and _names_weights(role, name):
+        return Plugin(role, name, WEIGHTS_OF[role], OURS)
+    nearest = difflib.get_close_matches(name, plugins, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    known = ", ".join(plugins) or "none is installed"
+    raise PluginError(
+        f"no {role[:-1]} is named {name!r}{hint} (known: {known}){_WEIGHTS_HINT.get(role, '')} or pkg.module:Class also work"
+    )
+
+
+def load(role: str, name: str, **settings: Any) -> Any:
+    """Build what `name` stands for; `settings` (device, offline, ...) go to built-in models only.
+
+    Raises PluginError if it does not load or lacks the method of its role.
+    """
+    plugin = find(role, name)
+    kind = plugin.load_class()
+    if plugin.built_in:
+        return kind(name, **settings)
+    try:
+        built = kind()
+    except MissingExtraError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{role[:-1]} {name!r} could not be built without arguments: {type(error).__name__}: {error}"
+        ) from error
+    seam = SEAMS[role]
+    if not isinstance(built, seam):
+        methods = [method for method in vars(seam) if not method.startswith("_") and callable(getattr(seam, method))]
+        lacking = [method for method in methods if not hasattr(built, method)]
+        raise PluginError(f"{role[:-1]} {name!r} ({plugin.target}) lacks the method {', '.join(lacking)} of {seam.__name__}")
+    return built
+
+
+def _joined(claims: list[Plugin]) -> Plugin:
+    first, *others = claims
+    return Plugin(first.role, first.name, first.target, first.distribution, tuple(other.distribution for other in others))
+
+
+def _names_weights(role: str, name: str) -> bool:
+    looks_like_path = "/" in name or Path(name).suffix in (".pth", ".pt", ".yaml", ".safetensors") or Path(name).exists()
+    return looks_like_path or (role == "targets" and name.startswith(("yolo", "rtdetr")))
+
+
+def _check_role(role: str) -> None:
+    if role not in BUILT_IN:
+        raise PluginError(f"no role is named {role!r}; the roles are {', '.join(BUILT_IN)}")

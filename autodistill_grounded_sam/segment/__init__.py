@@ -1,0 +1,1 @@
+"""Image + boxes -> masks as run-length codes."""

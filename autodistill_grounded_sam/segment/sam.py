@@ -1,0 +1,224 @@
+"""SAM (transformers' SamModel): boxes to masks, equal to the authors' SamPredictor on the same weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autodistill_grounded_sam.errors import ConfigError, RecordError, WeightsError
+from autodistill_grounded_sam.masks import encode_mask
+from autodistill_grounded_sam.segment.official import DECODER_LAYER_NORM_EPS, load_official
+from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+PIXEL_MEAN = np.array([123.675, 116.28, 103.53], np.float32)  # RGB in 0..255, of ImageNet; the same in every SAM
+PIXEL_STD = np.array([58.395, 57.12, 57.375], np.float32)
+RELEASED = {(768, 12), (1024, 24), (1280, 32)}  # (width, depth) of the authors' ViT-B, L and H
+ATTENTION_BYTES = 2**31  # the largest tensor of the image encoder, heads x tokens x tokens, for all images of one call
+BAND_PX = 256  # columns of a mask that are interpolated at once: bounds the floats of a 200-megapixel image to some MB
+
+
+class Sam:
+    """Masks for boxes with SAM, after the protocol Segmenter; holds weights and no state between calls.
+
+    `name` is `mini`, a hub id, a transformers folder or an official `.pth`; `device` a torch device (`cpu`, `cuda:0`, `mps`).
+    `boxes_per_call` boxes go through the mask decoder at once, `images_per_call` images through the image encoder (None: as
+    many as keep its attention within 2 GiB). SAM answers a box with one mask, as in SegInW's protocol; `best_of_three` asks
+    for its three guesses instead and keeps the one that it rates best (small SAMs gain from it).
+    Raises WeightsError where the weights are missing, damaged or of another model.
+    """
+
+    def __init__(
+        self,
+        name: str = "mini",
+        *,
+        device: str = "cpu",
+        offline: bool = False,
+        boxes_per_call: int = 64,
+        images_per_call: int | None = None,
+        best_of_three: bool = False,
+    ) -> None:
+        from autodistill_grounded_sam.weights import find_weights
+
+        for setting, value in (("boxes_per_call", boxes_per_call), ("images_per_call", images_per_call)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{setting} must be at least 1, got {value}")
+        found = find_weights(name, "segmenter", offline=offline)
+        logger.info("loading segmenter %s from %s", name, found.path)
+        model = load_official(found.path) if found.kind == "official" else _load_folder(found.path)
+        self._model = model.to(device).eval()
+        self._device = device
+        self._boxes_per_call = boxes_per_call
+        self._best_of_three = best_of_three
+        vision = self._model.config.vision_config
+        self._square_px: int = vision.image_size
+        attention_bytes = 4 * vision.num_attention_heads * (vision.image_size // vision.patch_size) ** 4
+        self._images_per_call = images_per_call or max(1, ATTENTION_BYTES // attention_bytes)
+
+    def segment(self, images: Sequence[RgbImage], candidates: Sequence[Candidates]) -> list[Candidates]:
+        """Each image's candidates with `rle` and `mask_score` (SAM's own estimate of the IoU, clipped to 0..1).
+
+        `images` are RGB. Boxes are clipped to the image for SAM and returned as they came; one that has no area inside the image
+        gets an empty mask and score 0. An image without such boxes never touches the model.
+        """
+        import torch
+
+        if len(images) != len(candidates):
+            raise RecordError(f"expected one Candidates an image, got {len(images)} images and {len(candidates)} Candidates")
+        for image in images:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+                raise RecordError(f"an image must be RGB, uint8 (height, width, 3), got {image.dtype} of shape {image.shape}")
+        done = [_without_masks(found, image) for found, image in zip(candidates, images, strict=True)]
+        busy = [i for i, image in enumerate(images) if len(_boxes_with_area(done[i].xyxy, image)[0])]
+        with torch.inference_mode():
+            for start in range(0, len(busy), self._images_per_call):
+                part = busy[start : start + self._images_per_call]
+                for i, embedding in zip(part, self._embed([images[i] for i in part]), strict=True):
+                    done[i] = self._segment_one(embedding, images[i], done[i])
+        return done
+
+    def _segment_one(self, embedding: Tensor, image: RgbImage, found: Candidates) -> Candidates:
+        height, width = image.shape[:2]
+        fitted_height, fitted_width = fitted_size(height, width, self._square_px)
+        index, xyxy = _boxes_with_area(found.xyxy, image)
+        scale = np.array([fitted_width / width, fitted_height / height] * 2)
+        rle, score = list(found.rle or ()), np.zeros(len(found), np.float32)
+        upsampling: Upsampling | None = None
+        for start in range(0, len(index), self._boxes_per_call):
+            rows = index[start : start + self._boxes_per_call]
+            logits, iou = self._decode(embedding, (xyxy[start : start + len(rows)] * scale).astype(np.float32))
+            score[rows] = iou.clip(0, 1)
+            upsampling = upsampling or Upsampling(logits, self._square_px, (fitted_height, fitted_width), (height, width))
+            for row, mask_logits in zip(rows, logits, strict=True):
+                rle[row] = encode_mask(upsampling.mask(mask_logits))
+        return replace(found, rle=tuple(rle), mask_score=score)
+
+    def _embed(self, images: Sequence[RgbImage]) -> Tensor:
+        """Image embeddings, (images, channels, grid, grid)."""
+        import torch
+
+        pixels = torch.from_numpy(np.stack([square_pixels(image, self._square_px) for image in images]))
+        embeddings: Tensor = self._model.get_image_embeddings(pixels.to(self._device))
+        return embeddings
+
+    def _decode(self, embedding: Tensor, xyxy: Float32) -> tuple[Tensor, Float32]:
+        """Low-resolution logits (n, low, low) and predicted IoU (n,) for boxes in pixels of the resized image."""
+        import torch
+
+        answer = self._model(
+            image_embeddings=embedding[None],
+            input_boxes=torch.from_numpy(xyxy)[None].to(self._device),
+            multimask_output=self._best_of_three,
+        )
+        iou = answer.iou_scores[0]
+        best = iou.argmax(dim=1)  # 0 where there is one mask only
+        every = torch.arange(len(best), device=best.device)
+        return answer.pred_masks[0, every, best], iou[every, best].cpu().numpy()
+
+
+class Upsampling:
+    """From SAM's logits to the mask of one image: to the padded square, crop, to the image, both bilinear, then > 0.
+
+    Both steps and the crop are linear and separable, so they are one matrix an axis. That equals the authors'
+    `postprocess_masks` and allows to compute no more than the part of a mask that can be positive, in bands of bounded size.
+    """
+
+    def __init__(self, logits: Tensor, square_px: int, fitted: tuple[int, int], original: tuple[int, int]) -> None:
+        low = logits.shape[-1]
+        self._rows, self._columns = (
+            _interpolation(low, square_px, kept, full).to(logits.device) for kept, full in zip(fitted, original, strict=True)
+        )
+
+    def mask(self, logits: Tensor) -> npt.NDArray[np.uint8]:
+        """The 0/1 mask (height, width) of `logits` (low, low), in column-major order as the run-length code wants it."""
+        mask: npt.NDArray[np.uint8] = np.zeros((len(self._rows), len(self._columns)), np.uint8, order="F")
+        positive = (logits > 0).float()
+        # An interpolated value lies between its neighbours: where none is positive, nothing need be computed.
+        y1, y2 = _span(self._rows @ positive.amax(dim=1))
+        x1, x2 = _span(self._columns @ positive.amax(dim=0))
+        tall = logits.T @ self._rows[y1:y2].T
+        for x in range(x1, x2, BAND_PX):
+            band = self._columns[x : min(x + BAND_PX, x2)]
+            first, last = _span(band.amax(dim=0))
+            mask.T[x : x + len(band), y1:y2] = (band[:, first:last] @ tall[first:last] > 0).cpu().numpy()
+        return mask
+
+
+def fitted_size(height: int, width: int, longest_px: int) -> tuple[int, int]:
+    """Height and width of an image whose longer side is brought to `longest_px`, at least 1 each (ResizeLongestSide)."""
+    scale = longest_px / max(height, width)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def square_pixels(image: RgbImage, square_px: int) -> Float32:
+    """The image encoder's input (3, square_px, square_px): resized (bilinear, antialiased), normalised, zeros right and below."""
+    from PIL import Image
+
+    height, width = fitted_size(image.shape[0], image.shape[1], square_px)
+    resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    pixels = np.zeros((3, square_px, square_px), np.float32)
+    pixels[:, :height, :width] = ((resized - PIXEL_MEAN) / PIXEL_STD).transpose(2, 0, 1)
+    return pixels
+
+
+def _boxes_with_area(xyxy: Float32, image: RgbImage) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Indices of the boxes that cover a part of the image, and these boxes (float64) clipped to it."""
+    height, width = image.shape[:2]
+    inside = xyxy.astype(np.float64).clip(0, [width, height, width, height])
+    index = np.flatnonzero((inside[:, 2:] > inside[:, :2]).all(axis=1))
+    return index, inside[index]
+
+
+def _without_masks(found: Candidates, image: RgbImage) -> Candidates:
+    rle = (encode_mask(np.zeros(image.shape[:2], np.uint8, order="F")),) * len(found) if len(found) else ()
+    return replace(found, rle=rle, mask_score=np.zeros(len(found), np.float32))
+
+
+def _interpolation(low: int, square: int, kept: int, full: int) -> Tensor:
+    """The matrix (full, low) of linear interpolation from `low` to `square` samples, of which `kept` are brought to `full`."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    upsampled = interpolate(torch.eye(low)[None], square, mode="linear", align_corners=False)
+    return interpolate(upsampled[..., :kept], full, mode="linear", align_corners=False)[0].T.contiguous()
+
+
+def _span(values: Tensor) -> tuple[int, int]:
+    """First and one past the last index of what is not zero; (0, 0) where all is."""
+    index = values.nonzero()
+    return (int(index[0]), int(index[-1]) + 1) if len(index) else (0, 0)
+
+
+def _load_folder(path: Path) -> Any:
+    """The SamModel (float32, CPU) of a transformers folder; no parameter may be left at random."""
+    import torch
+    from transformers import SamConfig, SamModel
+
+    try:
+        settings, _ = SamConfig.get_config_dict(path, local_files_only=True)
+        if settings.get("model_type") != "sam":
+            raise WeightsError(f"{path} holds a model of type {settings.get('model_type')!r}; the segmenter Sam expected 'sam'")
+        config = SamConfig.from_dict(settings)
+        vision = config.vision_config
+        if (vision.hidden_size, vision.num_hidden_layers) in RELEASED:  # facebook/sam-vit-* and what was tuned from them
+            config.mask_decoder_config.layer_norm_eps = DECODER_LAYER_NORM_EPS
+        model, report = SamModel.from_pretrained(
+            path, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except WeightsError:
+        raise
+    except Exception as error:  # OSError, RuntimeError, SafetensorError, JSON errors ...: all mean the same to the user
+        raise WeightsError(f"{path} cannot be loaded as a transformers SAM folder: {error}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise WeightsError(f"{path} lacks {len(missing)} of SAM's weights: {', '.join(missing[:6])}")
+    return model

@@ -1,0 +1,63 @@
+"""What a store belongs to: models, prompts and image settings; and what changed, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autodistill_grounded_sam.errors import StoreError
+
+Identity = Mapping[str, Any]  # plain JSON data: "prompts", "prompt_groups", "detector", "segmenter", "see"
+
+
+def check_identity(run: Path, old: Identity, new: Identity) -> None:
+    """Raise StoreError saying exactly what changed, if anything did."""
+    changes = describe_changes(old, new)
+    if changes:
+        raise StoreError(
+            f"the run folder {run} belongs to other models, prompts or image settings:\n"
+            + "\n".join(f"  {change}" for change in changes)
+            + "\nGive another --out to look at the images anew, or go back to the old settings; thresholds, classes and formats "
+            "can change on the same run: use `decide` and `export` for them."
+        )
+
+
+def describe_changes(old: Identity, new: Identity, prefix: str = "") -> list[str]:
+    """One line a difference, `name: old -> new`; models are the same if their weights are, whatever they are called."""
+    changes: list[str] = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        before, after = old.get(key), new.get(key)
+        if before == after or _same_weights(before, after):
+            continue
+        name = f"{prefix}{key}"
+        if _is_model(before) or _is_model(after):
+            changes.append(f"{name}: {_model(before)} -> {_model(after)}")
+        elif isinstance(before, Mapping) and isinstance(after, Mapping):
+            changes.extend(describe_changes(before, after, f"{name}."))
+        elif key == "prompts" and isinstance(before, Sequence) and isinstance(after, Sequence):
+            changes.append(f"{name}: {_list_change(before, after)}")
+        else:
+            changes.append(f"{name}: {before!r} -> {after!r}")
+    return changes
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, Mapping) and "sha256" in value
+
+
+def _same_weights(before: Any, after: Any) -> bool:
+    return _is_model(before) and _is_model(after) and before["sha256"] is not None and before["sha256"] == after["sha256"]
+
+
+def _model(value: Any) -> str:
+    if not _is_model(value):
+        return "none"
+    return f"{value['name']} (sha256 {value['sha256'][:12]})" if value["sha256"] else str(value["name"])
+
+
+def _list_change(before: Sequence[str], after: Sequence[str]) -> str:
+    gone = [repr(item) for item in before if item not in after]
+    come = [repr(item) for item in after if item not in before]
+    parts = [f"without {', '.join(gone)}"] * bool(gone) + [f"new {', '.join(come)}"] * bool(come)
+    return "; ".join(parts) or f"another order, {list(before)} -> {list(after)}"

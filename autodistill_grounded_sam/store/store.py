@@ -1,0 +1,321 @@
+"""The run folder: written part by part, resumed from the names of its parts, read back in the order of image ids.
+
+    run.json                identity, generations, and what a person wants to know later
+    images.parquet          the folder as it was last listed: image_id and digest
+    candidates/g*.parquet   the parts
+    failed.jsonl            every image set aside
+    lock                    held by the process that writes
+
+A generation is one plan: the images that no earlier generation has seen, cut into windows and batches. While the folder,
+batch size and part size stay as they are, a run resumes its last generation; when one changes, the rest becomes a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from autodistill_grounded_sam.errors import StoreError
+from autodistill_grounded_sam.store.files import PARTIAL_SUFFIX, disk_errors, write_json, write_whole
+from autodistill_grounded_sam.store.identity import Identity, check_identity
+from autodistill_grounded_sam.store.lock import RunLock
+from autodistill_grounded_sam.store.parts import (
+    PartName,
+    count_rows,
+    read_columns,
+    read_part,
+    write_images,
+    write_part,
+)
+from autodistill_grounded_sam.types import ImageRecord, Sighting, Status
+
+logger = logging.getLogger(__name__)
+
+STORE_VERSION = 1
+
+
+class FailedLine(NamedTuple):
+    """One line of failed.jsonl."""
+
+    id: str
+    reason: str
+    detail: str
+
+
+class Folder(NamedTuple):
+    """An images folder as it is now: what can be looked at, and what could not even be listed."""
+
+    root: Path
+    images: Sequence[ImageRecord]
+    failed: Sequence[FailedLine] = ()
+
+
+class Store:
+    """A run folder to read from; safe while another process writes to it.
+
+    `folder` is the run folder or the output folder around it. Raises StoreError if there is no run, or not a readable one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.run = find_run(folder)
+        self.info: dict[str, Any] = read_run_json(self.run)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return tuple(self.info["identity"]["prompts"])
+
+    def seen(self) -> list[tuple[ImageRecord, int]]:
+        """Every image of the folder that was seen, in the order of ids, with its dhash: all that a split needs."""
+        digests, root = self.digests(), self.images_root
+        columns = ("image_id", "digest", "width", "height", "dhash", "status")
+        return sorted(
+            (
+                (ImageRecord(image_id, digest, root / image_id, width, height), dhash)
+                for part in list_parts(self.run)
+                for image_id, digest, width, height, dhash, status in read_columns(self.run / "candidates" / str(part), columns)
+                if digests.get(image_id) == digest and status == Status.SEEN.value
+            ),
+            key=lambda item: item[0].id,
+        )
+
+    @property
+    def images_root(self) -> Path:
+        """The images folder as it was when the images were looked at."""
+        return Path(self.info["images"])
+
+    def digests(self) -> dict[str, str]:
+        """The folder as it was last listed: digest by image id."""
+        return dict(read_columns(self.run / "images.parquet", ("image_id", "digest")))
+
+    def sightings(self, images_root: Path | None = None) -> Iterator[Sighting]:
+        """Every image of the folder that was looked at, in the order of ids, a window of each generation in memory at a time.
+
+        `images_root` says where the images folder is now, if it moved. A file that was changed or taken away does not appear.
+        """
+        root, prompts, digests = images_root or self.images_root, len(self.prompts), self.digests()
+        parts = list_parts(self.run)
+        streams = [
+            self._generation([part for part in parts if part.generation == generation], root, prompts, digests)
+            for generation in sorted({part.generation for part in parts}, reverse=True)
+        ]
+        last_id = ""
+        for sighting in heapq.merge(*streams, key=lambda sighting: sighting.image.id):
+            if sighting.image.id != last_id:  # an image that failed once and was seen later: the newest generation comes first
+                yield sighting
+            last_id = sighting.image.id
+
+    def failed(self) -> list[FailedLine]:
+        path = self.run / "failed.jsonl"
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        return [FailedLine(**json.loads(line)) for line in lines]
+
+    def _generation(self, parts: Sequence[PartName], root: Path, prompts: int, digests: Mapping[str, str]) -> Iterator[Sighting]:
+        for _, window in groupby(parts, key=lambda part: part.window):
+            rows = [row for part in window for row in read_part(self.run / "candidates" / str(part), prompts, root)]
+            current = [row for row in rows if digests.get(row.image.id) == row.image.digest]
+            yield from sorted(current, key=lambda row: row.image.id)
+
+
+class StoreWriter:
+    """A run folder to write to, in a with-block that holds its lock; what was added is on disk when the block ends.
+
+    `todo` are the images of this generation, to be planned with `batch_size` and `part_images`; `done` are its
+    (window, batch) pairs that need not be looked at again. A part is closed after `part_images` or `part_seconds`.
+    Raises StoreError if another process writes, if the run is of another identity, and if the disk is full.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        identity: Identity,
+        folder: Folder,
+        *,
+        batch_size: int,
+        part_images: int,
+        part_seconds: float,
+    ) -> None:
+        self._run = run
+        self._identity = identity
+        self._images = sorted(folder.images, key=lambda image: image.id)
+        self._failed = folder.failed
+        self._root = folder.root
+        self._part_seconds = part_seconds
+        self._pending: dict[tuple[int, int], list[Sighting]] = {}
+        self._pending_since = 0.0
+        self._lock = RunLock(run)
+        self.info: dict[str, Any] = {
+            "version": STORE_VERSION,
+            "identity": dict(identity),
+            "images": str(folder.root.absolute()),
+            "generations": [],
+        }
+        self._plan = {"folder": _folder_digest(self._images), "batch_size": batch_size, "part_images": part_images}
+        self.batch_size, self.part_images = batch_size, part_images
+        self.todo: tuple[ImageRecord, ...] = ()
+        self.done: frozenset[tuple[int, int]] = frozenset()
+        self.finished = False
+
+    def __enter__(self) -> StoreWriter:
+        with disk_errors(self._run):
+            (self._run / "candidates").mkdir(parents=True, exist_ok=True)
+            self._lock.__enter__()
+        try:
+            self._open()
+        except BaseException as error:
+            self._lock.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._write_parts()
+            self._write_failed()
+        except StoreError:
+            if error is None:  # a full disk must not hide what went wrong before it
+                raise
+            logger.exception("the last part could not be written")
+        finally:
+            self._lock.__exit__(kind, error, trace)
+
+    def add(self, window: int, batch: int, sightings: Sequence[Sighting]) -> None:
+        """Take in one whole batch, in any order of batches; closes a part when it is large or old enough."""
+        if not self._pending:
+            self._pending_since = time.monotonic()
+        self._pending[window, batch] = list(sightings)
+        count = sum(len(batch) for batch in self._pending.values())
+        if count >= self.part_images or time.monotonic() - self._pending_since >= self._part_seconds:
+            self._write_parts()
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Write facts for people (versions, timings, command) into run.json; none of them ever changes a dataset."""
+        self.info = {**self.info, **facts}
+        write_json(self._run / "run.json", self.info)
+
+    def _open(self) -> None:
+        parts = _remove_leftovers(self._run)
+        if (self._run / "run.json").exists():
+            old = read_run_json(self._run)
+            check_identity(self._run, old["identity"], self._identity)
+            self.info = {**old, "images": self.info["images"]}
+        elif parts:
+            raise StoreError(f"{self._run} holds candidates but no run.json that says what they are of; give another --out")
+        generations = self.info["generations"]
+        if not generations or any(generations[-1][key] != value for key, value in self._plan.items()):
+            write_images(self._run / "images.parquet", self._images)  # before run.json: a kill between them only comes here again
+            generations = [*generations, self._plan]
+        number = len(generations) - 1
+        seen = _seen(self._run, [part for part in parts if part.generation < number])
+        self.todo = tuple(image for image in self._images if (image.id, image.digest) not in seen)
+        mine = [part for part in parts if part.generation == number]
+        self.done = frozenset((part.window, batch) for part in mine for batch in part.batches)
+        self.finished = sum(count_rows(self._run / "candidates" / str(part)) for part in mine) == len(self.todo)
+        self.note({"generations": generations})
+        self._write_failed()
+
+    def _write_parts(self) -> None:
+        """Write what is pending, a part for each unbroken run of batches in a window."""
+        generation = len(self.info["generations"]) - 1
+        keys = sorted(self._pending)
+        for _, run in groupby(enumerate(keys), key=lambda item: (item[1][0], item[1][1] - item[0])):
+            batches = [key for _, key in run]
+            name = PartName(generation, batches[0][0], batches[0][1], batches[-1][1])
+            rows = [sighting for key in batches for sighting in self._pending[key]]
+            write_part(self._run / "candidates" / str(name), rows, self._root)
+            for key in batches:
+                del self._pending[key]
+
+    def _write_failed(self) -> None:
+        digests = {image.id: image.digest for image in self._images}
+        failed = {line.id: line for line in self._failed}
+        for part in list_parts(self._run):  # of later generations later, so that they have the last word
+            columns = ("image_id", "digest", "status", "reason", "detail")
+            for image_id, digest, status, reason, detail in read_columns(self._run / "candidates" / str(part), columns):
+                if digests.get(image_id) == digest:
+                    failed.pop(image_id, None)
+                    if status == Status.FAILED.value:
+                        failed[image_id] = FailedLine(image_id, reason, detail)
+        lines = [json.dumps(failed[key]._asdict(), ensure_ascii=False) + "\n" for key in sorted(failed)]
+        write_whole(self._run / "failed.jsonl", "".join(lines).encode())
+
+
+def find_run(folder: Path) -> Path:
+    """The run folder: `folder` itself or `folder/run`; raises StoreError if neither holds a run.json."""
+    for run in (folder, folder / "run"):
+        if (run / "run.json").is_file():
+            return run
+    raise StoreError(f"no run in {folder}: expected {folder / 'run' / 'run.json'} (or run.json); `label` makes one")
+
+
+def read_run_json(run: Path) -> dict[str, Any]:
+    info = read_json(run / "run.json")
+    version = info.get("version")
+    if version != STORE_VERSION:
+        raise StoreError(
+            f"{run / 'run.json'} is of version {version}, but this program knows version {STORE_VERSION}; "
+            "use the program that wrote it"
+        )
+    return info
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of the run folder; raises StoreError if the file holds something else."""
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{path} is damaged ({error}); put a copy of it back, or give another --out") from error
+
+
+def recorded_batch_size(run: Path) -> int | None:
+    """The batch size that a run was begun with, so that `auto` means the same on every resume; None for a new run."""
+    if not (run / "run.json").exists():
+        return None
+    generations = read_run_json(run)["generations"]
+    return int(generations[-1]["batch_size"]) if generations else None
+
+
+def list_parts(run: Path) -> list[PartName]:
+    """The whole parts of a run, sorted by generation, window and batch."""
+    names = (PartName.parse(path.name) for path in (run / "candidates").iterdir())
+    return sorted(name for name in names if name is not None)
+
+
+def _remove_leftovers(run: Path) -> list[PartName]:
+    """Take away half-written files, and parts whose batches another part holds already; the parts that stay."""
+    for partial in [*run.glob(f"*{PARTIAL_SUFFIX}"), *(run / "candidates").glob(f"*{PARTIAL_SUFFIX}")]:
+        partial.unlink()
+    kept: list[PartName] = []
+    for part in list_parts(run):
+        before = kept[-1] if kept else None
+        same_window = before is not None and (before.generation, before.window) == (part.generation, part.window)
+        if before is not None and same_window and part.first <= before.last:
+            logger.warning("part %s holds batches of part %s once more and is taken away", part, before)
+            (run / "candidates" / str(part)).unlink()
+        else:
+            kept.append(part)
+    return kept
+
+
+def _seen(run: Path, parts: Sequence[PartName]) -> set[tuple[str, str]]:
+    """(id, digest) of what these parts saw. What failed is not among them: a new generation tries it once more."""
+    columns = ("image_id", "digest", "status")
+    return {
+        (image_id, digest)
+        for part in parts
+        for image_id, digest, status in read_columns(run / "candidates" / str(part), columns)
+        if status == Status.SEEN.value
+    }
+
+
+def _folder_digest(images: Sequence[ImageRecord]) -> str:
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(f"{image.id}\0{image.digest}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Labels for review: to Roboflow, with a ledger of what went up."""

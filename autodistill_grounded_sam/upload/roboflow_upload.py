@@ -1,0 +1,304 @@
+"""A labelled dataset to Roboflow, as predictions: its images wait in review until a person accepts them.
+
+Everything goes through calls of the installed `roboflow` package (1.7: POST /, GET /{workspace}, GET /{workspace}/{project},
+POST /{workspace}/projects, POST /dataset/{project}/upload, POST /dataset/{project}/annotate/{image}), but not through its
+`upload_dataset`, which keeps no record, prints its errors and takes any of them for a project that does not exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import random
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, quote_plus
+
+from autodistill_grounded_sam.datasets import yolo_class_names
+from autodistill_grounded_sam.errors import ConfigError, DatasetError, UploadError
+from autodistill_grounded_sam.upload.ledger import Ledger
+
+logger = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer")
+_SPLITS = ("train", "valid", "test")
+_REFUSED = (401, 402, 403)  # key, plan or rights: no other image will fare better
+_LONGEST_WAIT = 60.0  # seconds between two tries
+
+
+@dataclass(frozen=True)
+class UploadSummary:
+    """Images that went up (or whose labels did), that were up before, and that failed for good."""
+
+    uploaded: int
+    skipped: int
+    failed: int
+    project: str
+    ledger: Path
+
+
+@dataclass(frozen=True)
+class _Item:
+    path: Path
+    name: str
+    split: str
+    label_file: Path
+
+    def read_labels(self) -> str:
+        """The text of its label file; "" for an image that is confirmed empty or has none."""
+        return self.label_file.read_text(encoding="utf-8").strip() if self.label_file.is_file() else ""
+
+
+@dataclass
+class _Retrier:
+    """Calls again what may go better the next time, and turns what does not into a text without the key."""
+
+    key: str = field(repr=False)
+    retries: int
+    backoff: float
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def call(self, action: Callable[[], _Answer]) -> tuple[_Answer | None, str]:
+        """The answer and "", or None and the last error; not an exception, which would carry the address with its key."""
+        for attempt in range(self.retries + 1):
+            try:
+                return action(), ""
+            except Exception as error:  # the package raises its own, RuntimeError, and whatever requests and json raise
+                text, status, transient = scrubbed(_text(error), self.key), _status(error), _is_transient(error)
+            if status in _REFUSED:
+                self.stopped.set()
+            if not transient or attempt == self.retries or self.stopped.is_set():
+                break
+            wait = min(_LONGEST_WAIT, self.backoff * 2**attempt) * random.uniform(0.5, 1)
+            logger.info("try %d of %d failed (%s); again in %.1f s", attempt + 1, self.retries + 1, text, wait)
+            self.stopped.wait(wait)
+        return None, text
+
+
+@dataclass
+class _Upload:
+    """One upload in progress: what every image of it needs."""
+
+    project: Any
+    ledger: Ledger
+    classes: dict[int, str]
+    tags: list[str]
+    batch_name: str
+    as_predictions: bool
+    retrier: _Retrier
+    first_error: str = ""
+
+
+def upload_dataset(
+    dataset: Path,
+    project: str,
+    *,
+    ledger: Path,
+    api_key: str | None = None,
+    workspace: str | None = None,
+    tags: Sequence[str] = (),
+    batch_name: str = "autodistill-grounded-sam",
+    as_predictions: bool = True,
+    project_license: str = "Private",
+    retries: int = 5,
+    backoff: float = 1.0,
+    workers: int = 4,
+) -> UploadSummary:
+    """Upload every image of a YOLO dataset (`data.yaml`, `train|valid|test/{images,labels}`) with its labels.
+
+    `project` is created if the workspace has none of that id or name. The key is `api_key`, else ROBOFLOW_API_KEY, else that
+    of a `roboflow login`. `ledger` is a JSONL file of what went up: run again after an interruption or a failure and only what
+    is missing goes up; labels that changed are sent again, alone. Answers 429 and 5xx and broken connections are tried again
+    `retries` times, after `backoff` seconds, then twice that, and so on, with jitter. Raises UploadError with the counts if
+    anything failed for good. The key appears in no log, file or message.
+    """
+    items, classes = _read_dataset(dataset)
+    key = _find_key(api_key, workspace)
+    with _key_kept_out_of_logs(key):
+        kind = "instance-segmentation" if any(_has_polygon(item.read_labels()) for item in items) else "object-detection"
+        retrier = _Retrier(key, retries, backoff)
+        remote = _open_project(retrier, workspace, project, kind, project_license)
+        upload = _Upload(remote, Ledger(ledger, remote.id), classes, list(tags), batch_name, as_predictions, retrier)
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                outcomes = list(pool.map(lambda item: _send(upload, item), items))
+            except BaseException:  # Ctrl-C: do not work off the rest of the queue first
+                retrier.stopped.set()
+                raise
+    counts = {name: outcomes.count(name) for name in ("uploaded", "skipped", "failed")}
+    summary = UploadSummary(**counts, project=remote.id, ledger=ledger)
+    logger.info("%d uploaded, %d skipped, %d failed in project %s", *counts.values(), remote.id)
+    if summary.failed:
+        raise UploadError(
+            f"{summary.failed} of {len(items)} images failed ({summary.uploaded} uploaded, {summary.skipped} were up before); "
+            f"the first: {upload.first_error}. Run again to send only what is missing; {ledger} has every reason"
+        )
+    return summary
+
+
+def _send(upload: _Upload, item: _Item) -> str:
+    """Bring one image to the state `done`: `uploaded`, `skipped` or `failed`."""
+    if upload.retrier.stopped.is_set():
+        return "failed"
+    digest = hashlib.sha256(item.path.read_bytes()).hexdigest()
+    labels = item.read_labels()
+    labels_digest = hashlib.sha256(labels.encode()).hexdigest()
+    known = upload.ledger.find(digest)
+    is_done = known is not None and known.status == "done"
+    if known is not None and is_done and known.labels == labels_digest:
+        return "skipped"
+    remote_id = "" if known is None else known.remote_id
+    error = ""
+    if not remote_id:
+        sent, error = upload.retrier.call(lambda: _send_image(upload, item))
+        if sent:
+            remote_id = sent
+            upload.ledger.add(digest, item.name, "image", remote_id=remote_id)
+    if is_done and not labels:
+        logger.warning(
+            "%s has no label any more; the older ones stay on Roboflow, which offers no call to remove them", item.name
+        )
+    if labels and not error:
+        _, error = upload.retrier.call(lambda: _send_labels(upload, item, labels, remote_id, replace=is_done))
+    if not error:
+        upload.ledger.add(digest, item.name, "done", remote_id=remote_id, labels=labels_digest)
+        return "uploaded"
+    upload.ledger.add(digest, item.name, "failed", error=error)
+    upload.first_error = upload.first_error or f"{item.name}: {error}"
+    logger.warning("%s did not go up: %s", item.name, error)
+    return "failed"
+
+
+def _send_image(upload: _Upload, item: _Item) -> str:
+    """The server's id of the image; the same as before for an image that it has already."""
+    answer, *_ = upload.project.upload_image(
+        str(item.path), split=item.split, batch_name=upload.batch_name, tag_names=upload.tags
+    )
+    return str(answer["id"])
+
+
+def _send_labels(upload: _Upload, item: _Item, labels: str, remote_id: str, *, replace: bool) -> str:
+    # The package puts both names into the address as they are: a '#' in one would cut off what says "prediction".
+    upload.project.save_annotation(
+        {"name": quote(f"{item.path.stem}.txt", safe=""), "rawText": labels},
+        annotation_labelmap=upload.classes,
+        image_id=remote_id,
+        job_name=quote(upload.batch_name, safe=""),
+        is_prediction=upload.as_predictions,
+        annotation_overwrite=replace,
+    )
+    return remote_id
+
+
+def _open_project(retrier: _Retrier, workspace: str | None, name: str, kind: str, project_license: str) -> Any:
+    """The project of that id or name, created if the workspace has none. Only a 404 means that there is none."""
+    project, error = retrier.call(lambda: _find_or_create(retrier.key, workspace, name, kind, project_license))
+    if error:
+        raise UploadError(f"project {name!r} cannot be opened on Roboflow: {error}")
+    return project
+
+
+def _find_or_create(key: str, workspace: str | None, name: str, kind: str, project_license: str) -> Any:
+    import roboflow
+    from roboflow.adapters.rfapi import RoboflowError
+
+    with contextlib.redirect_stdout(io.StringIO()):  # the package talks there
+        client = roboflow.Roboflow(api_key=key)
+        try:
+            home = client.workspace(workspace)
+        except RoboflowError as error:
+            error.status_code = error.status_code or 503  # the package hides which it was; a passing fault is the likeliest
+            raise
+        names = {entry["name"]: entry["id"].rpartition("/")[2] for entry in home.project_list}
+        try:
+            return home.project(names.get(name, name))
+        except RoboflowError as error:
+            if error.status_code != 404:
+                raise
+        logger.info("creating project %s (%s, licence %s)", name, kind, project_license)
+        return home.create_project(name, project_type=kind, project_license=project_license, annotation=name)
+
+
+def _read_dataset(dataset: Path) -> tuple[list[_Item], dict[int, str]]:
+    classes = dict(enumerate(yolo_class_names(dataset)))
+    root = dataset if dataset.is_dir() else dataset.parent
+    items = []
+    for split in _SPLITS:
+        images = root / split / "images"
+        for path in sorted(images.rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                label_file = (root / split / "labels" / path.relative_to(images)).with_suffix(".txt")
+                items.append(_Item(path, path.relative_to(root).as_posix(), split, label_file))
+    if not items:
+        raise DatasetError(f"{root} has no images to upload: looked in {', '.join(f'{split}/images' for split in _SPLITS)}")
+    return items, classes
+
+
+def _has_polygon(labels: str) -> bool:
+    return any(len(line.split()) > 5 for line in labels.splitlines())
+
+
+def _find_key(api_key: str | None, workspace: str | None) -> str:
+    key = api_key or os.environ.get("ROBOFLOW_API_KEY")
+    if not key:
+        from roboflow.config import load_roboflow_api_key
+
+        with contextlib.suppress(AttributeError):  # what it raises for a login file without workspaces
+            key = load_roboflow_api_key(workspace)
+    if not key:
+        raise ConfigError("no Roboflow API key: give api_key, set ROBOFLOW_API_KEY, or run `roboflow login`")
+    return str(key)
+
+
+def scrubbed(text: str, key: str) -> str:
+    """The text without the key, in whatever form addresses carry it."""
+    for form in (key, quote(key, safe=""), quote_plus(key)):
+        text = text.replace(form, "***")
+    return re.sub(r"api_key=[^&\s'\")]+", "api_key=***", text)
+
+
+@contextlib.contextmanager
+def _key_kept_out_of_logs(key: str) -> Iterator[None]:
+    """urllib3 logs every address, and the package puts the key into each of them."""
+
+    def scrub(record: logging.LogRecord) -> bool:
+        record.msg, record.args = scrubbed(record.getMessage(), key), ()
+        return True
+
+    talkers = [logging.getLogger(name) for name in ("urllib3.connectionpool", "urllib3.util.retry")]
+    for talker in talkers:
+        talker.addFilter(scrub)
+    try:
+        yield
+    finally:
+        for talker in talkers:
+            talker.removeFilter(scrub)
+
+
+def _status(error: Exception) -> int | None:
+    response = getattr(error, "response", None)
+    return getattr(error, "status_code", None) or getattr(response, "status_code", None)
+
+
+def _text(error: Exception) -> str:
+    answer = str(getattr(getattr(error, "response", None), "text", ""))  # says more than the status line
+    return " ".join(f"{error} {answer[:300]}".split()) or type(error).__name__
+
+
+def _is_transient(error: Exception) -> bool:
+    from requests.exceptions import ConnectionError as BrokenConnection
+    from requests.exceptions import RequestException, Timeout
+
+    status = _status(error)
+    if status is not None:
+        return status in (408, 429) or status >= 500
+    cause = error if isinstance(error, RequestException) else error.__cause__
+    return isinstance(cause, BrokenConnection | Timeout)

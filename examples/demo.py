@@ -1,0 +1,85 @@
+"""The main job, offline, in minutes: paint scenes, label them from words, measure the labels, train a student, measure it.
+
+Run by `make demo`. Everything goes through the command line, as a user would type it; the figures come from its --json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from autodistill_grounded_sam.datasets import read_yolo
+from autodistill_grounded_sam.drawing import contact_sheet, draw_labels
+from autodistill_grounded_sam.images import read_image
+from autodistill_grounded_sam.ontology import Ontology
+from autodistill_grounded_sam.painting import FRESH_SETTINGS, PainterSettings, paint_dataset
+
+ONTOLOGY = "painted_shapes_small"
+
+
+def run(*words: str | Path) -> dict:
+    """Call `grounded-sam` and read its answer."""
+    command = ["grounded-sam", *map(str, words), "--json"]
+    print("$", shlex.join(command), flush=True)
+    tool = str(Path(sys.executable).with_name("grounded-sam"))
+    return json.loads(subprocess.run([tool, *command[1:]], check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def line(name: str, facts: dict) -> str:
+    figures = [f"{kind} AP50 {facts[kind]['AP50']:.3f}" for kind in ("box", "mask") if facts[kind]]
+    point = facts["operating_point"]
+    return f"{name:<34} {', '.join(figures)}, precision {point['precision']:.3f}, recall {point['recall']:.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("demo_out"))
+    parser.add_argument("--scenes", type=int, default=80)
+    parser.add_argument("--epochs", type=int, default=60)
+    args = parser.parse_args()
+    start, out = time.perf_counter(), args.out
+    shutil.rmtree(out, ignore_errors=True)
+    names = Ontology.load(ONTOLOGY).class_names
+    pairs = tuple(tuple(name.split(" ")) for name in names)
+    settings = PainterSettings(FRESH_SETTINGS.width, FRESH_SETTINGS.height, objects=(3, 6), pairs=pairs)
+
+    print(f"Painting {args.scenes} scenes to label and 40 that stay unseen, with their truth ...", flush=True)
+    truth = paint_dataset(out / "scenes", args.scenes, settings, 50_000, names)
+    unseen = paint_dataset(out / "unseen", 40, settings, 60_000, names)
+
+    models = ("--detector", "mini", "--segmenter", "mini", "--ontology", ONTOLOGY, "--offline")
+    labelled = run("label", out / "scenes/images", *models, "--out", out / "dataset")
+    print(f"{labelled['labels']} labels on {args.scenes} images, {labelled['images_per_second']:.1f} images/s\n")
+    labels = run("evaluate", out / "dataset/run", "--truth", truth)
+
+    trained = run(
+        "distill", out / "dataset", "--target", "yolov8n-seg.yaml", "--epochs", str(args.epochs), "--imgsz", "288",
+        "--batch-size", "8", "--offline", "--out", out / "student",
+    )  # fmt: skip
+    student = run("evaluate", trained["weights"], "--truth", unseen, "--images", out / "unseen/images")
+    run("label", out / "unseen/images", *models, "--out", out / "teacher_on_unseen")
+    teacher = run("evaluate", out / "teacher_on_unseen/run", "--truth", unseen)
+
+    sheet = out / "contact_sheet.png"
+    rows = list(read_yolo(out / "dataset"))[:12]
+    pictures = [draw_labels(read_image(row.path), row.xyxy, row.class_id, names, row.rle) for row in rows if row.path]
+    Image.fromarray(contact_sheet(pictures)).save(sheet)
+
+    print("\nMeasured against the painted truth:")
+    print(line(f"labels of the {args.scenes} scenes", labels))
+    print(line("teacher (mini) on 40 unseen scenes", teacher))
+    print(line("student (YOLOv8n) on the same 40", student))
+    print(f"\ndataset: {out / 'dataset'}\nstudent: {trained['weights']} (started from {trained['started_from']})")
+    print(f"contact sheet: {sheet}\n{time.perf_counter() - start:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()

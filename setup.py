@@ -1,0 +1,75 @@
+"""Packaging. Dependencies are lower bounds with a reason where one is not obvious; everything that is imported is declared."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (HERE / "autodistill_grounded_sam" / "__init__.py").read_text(encoding="utf-8").splitlines()
+    if line.startswith("__version__")
+)
+
+REQUIRED = [
+    "autodistill>=0.1.29",  # label()'s signature and folder layout are those of 0.1.29
+    "scikit-learn>=1.2",  # autodistill imports it and does not declare it
+    "roboflow>=1.1.50",  # likewise; also the upload of human_in_the_loop
+    "huggingface_hub>=0.30",
+    "numpy>=1.23",
+    "opencv-python-headless>=4.8",
+    "pillow>=10.1",
+    "pyarrow>=14",
+    "pycocotools>=2.0.7",
+    "pydantic>=2.5",
+    "pyyaml>=6",
+    "requests>=2.28",
+    "rich>=13",
+    "safetensors>=0.4",
+    "scipy>=1.10",
+    "supervision>=0.27",
+    "torch>=2.2",
+    "torchvision>=0.17",
+    "transformers>=5.0",  # module names of Grounding DINO and SAM as our tables for official checkpoints know them
+    "typer>=0.12",
+]
+EXTRAS = {
+    "yolo": ["ultralytics>=8.3"],  # AGPL-3.0: it stays a choice of the user's
+    # groundingdino-py pins supervision==0.6.0 and cannot live beside a current one; rf-groundingdino is the same module, kept up.
+    "original": ["segment-anything>=1.0", "rf-groundingdino>=0.3"],
+    "ray": ["ray[data]>=2.40"],
+    "app": ["gradio>=5"],
+    "dev": [
+        "build>=1.2", "hypothesis>=6.100", "mypy>=1.11", "pre-commit>=3.7", "pytest>=8.2", "ruff>=0.8",
+        "segment-anything>=1.0", "types-PyYAML", "types-requests", "ultralytics>=8.3",
+    ],
+}  # fmt: skip
+
+setup(
+    name="autodistill-grounded-sam",
+    version=VERSION,
+    description="Label a folder of images from words: Grounding DINO and SAM behind autodistill's label(), resumable and measured",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    packages=[
+        *find_packages(include=["autodistill_grounded_sam", "autodistill_grounded_sam.*"]),
+        "autodistill_grounded_sam.ontologies",
+    ],
+    package_dir={"autodistill_grounded_sam.ontologies": "ontologies"},
+    package_data={
+        "autodistill_grounded_sam": ["py.typed", "mini/*/*"],
+        "autodistill_grounded_sam.ontologies": ["*.yaml"],
+    },
+    entry_points={"console_scripts": ["grounded-sam=autodistill_grounded_sam.cli:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,174 @@
+"""Third lesson: a tiny SAM learns to cut out what stands in a box."""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import (
+    SamConfig,
+    SamImageProcessor,
+    SamMaskDecoderConfig,
+    SamModel,
+    SamProcessor,
+    SamPromptEncoderConfig,
+    SamVisionConfig,
+)
+
+from tools.mini.data import Batch, Scenes, batches
+
+IMAGE_PX, PATCH_PX, MASK_PX = 192, 8, 96
+BATCH, BOXES = 4, 4
+LEARNING_RATE = 1e-3
+
+
+def segmenter_config() -> SamConfig:
+    """Patches of 8 pixels, not 16: the mask grid is then 2 pixels wide, and thin parts survive."""
+    vision = SamVisionConfig(
+        hidden_size=96, num_hidden_layers=4, num_attention_heads=4, mlp_ratio=2.0, mlp_dim=192, image_size=IMAGE_PX,
+        patch_size=PATCH_PX, window_size=8, global_attn_indexes=[1, 3], output_channels=64, use_rel_pos=False,
+        initializer_range=0.02, num_pos_feats=32,
+    )  # fmt: skip
+    prompt = SamPromptEncoderConfig(hidden_size=64, image_size=IMAGE_PX, patch_size=PATCH_PX, mask_input_channels=16)
+    decoder = SamMaskDecoderConfig(
+        hidden_size=64, mlp_dim=128, num_hidden_layers=2, num_attention_heads=4, iou_head_hidden_dim=64
+    )
+    return SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+
+
+def new_segmenter() -> SamModel:
+    """A model ready to learn. transformers draws the position code with a deviation of half its width, where the authors use 1:
+    box corners would be a hash."""
+    model = SamModel(segmenter_config())
+    nn.init.normal_(model.shared_image_embedding.positional_embedding)
+    return model
+
+
+def resized(batch: Batch) -> Batch:
+    """As SamImageProcessor does it: the longer side to the model's, int(x + 0.5)."""
+    scale = IMAGE_PX / max(batch.pixels.shape[-2:])
+    size = tuple(int(side * scale + 0.5) for side in batch.pixels.shape[-2:])
+    pixels = functional.interpolate(batch.pixels, size=size, mode="bilinear", antialias=True)
+    return Batch(pixels, batch.index, batch.pairs, batch.boxes)
+
+
+def padded(batch: Batch) -> torch.Tensor:
+    pixels = batch.normalised()
+    height, width = pixels.shape[-2:]
+    return functional.pad(pixels, (0, IMAGE_PX - width, 0, IMAGE_PX - height))
+
+
+def pick_boxes(
+    batch: Batch, rng: np.random.Generator, jitters: tuple[float, ...], boxes: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Boxes (b, k, 4) in input pixels, their truth (b, k, 96, 96) as the share of each grid cell, and which of the k count (b, k)."""
+    height, width = batch.pixels.shape[-2:]
+    scale = np.array([width, height, width, height], np.float32)
+    chosen, truths, valid = [], [], []
+    for k in range(len(batch.pixels)):
+        present = np.flatnonzero(batch.pairs[k, :, 0] >= 0)
+        if not len(present):
+            present = np.zeros(1, int)
+        picks = rng.permutation(present)[:boxes]
+        valid.append([True] * len(picks) + [False] * (boxes - len(picks)))
+        picks = np.resize(picks, boxes)
+        box = batch.boxes[k, picks] * scale
+        size = np.tile(box[:, 2:] - box[:, :2], 2)
+        chosen.append(np.clip(box + rng.uniform(-1, 1, box.shape) * rng.choice(jitters, (boxes, 1)) * size, 0, scale))
+        truths.append(batch.index[k][None] == torch.from_numpy(picks + 1)[:, None, None])
+    grid = (round(height * MASK_PX / IMAGE_PX), round(width * MASK_PX / IMAGE_PX))
+    shares = functional.interpolate(torch.stack(truths).float(), size=grid, mode="area")
+    shares = functional.pad(shares, (0, MASK_PX - grid[1], 0, MASK_PX - grid[0]))
+    return torch.from_numpy(np.stack(chosen).astype(np.float32)), shares, torch.tensor(valid)
+
+
+def train_segmenter(scenes: Scenes, minutes: float, out: Path, seed: int, held: Scenes) -> None:
+    """Train for `minutes` of processor time; the running mean of the weights is what is saved to `out`."""
+    torch.manual_seed(seed)
+    model = new_segmenter()
+    mean = copy.deepcopy(model).eval()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    rng = np.random.default_rng(seed)
+    source = batches(scenes, BATCH, seed, small=False)
+    start, step, said, losses = time.process_time(), 0, 0.0, []
+    while (spent := (time.process_time() - start) / 60) < minutes:
+        share = spent / minutes
+        for group in optimiser.param_groups:
+            group["lr"] = LEARNING_RATE * min(1, (step + 1) / 150) * (1 if share < 0.5 else max(0.02, (1 - share) / 0.5))
+        batch = resized(next(source))
+        boxes, truth, valid = pick_boxes(batch, rng, (0.0, 0.03, 0.08), BOXES)
+        result = model(pixel_values=padded(batch), input_boxes=boxes, multimask_output=False)
+        loss = _loss(result.pred_masks[:, :, 0], result.iou_scores[:, :, 0], truth, valid)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5)
+        optimiser.step()
+        losses.append(loss.item())
+        step += 1
+        if step % 4 == 0:
+            with torch.no_grad():
+                for slow, quick in zip(mean.parameters(), model.parameters(), strict=True):
+                    slow.lerp_(quick, 0.01)
+        if spent - said > 2:
+            said = spent
+            print(
+                f"segmenter {spent:.1f} min, step {step}, loss {np.mean(losses[-200:]):.3f}, {held_iou(mean, held)}", flush=True
+            )
+            torch.save(mean.state_dict(), out)
+    print(f"segmenter done after {step} steps, {held_iou(mean, held)}", flush=True)
+    torch.save(mean.state_dict(), out)
+
+
+def _loss(logits: torch.Tensor, iou_guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """At the mask grid: cross-entropy by the object's own extent and dice, both against area-averaged truth; plus the IoU guess."""
+    logits, soft, iou_guess = logits[valid], truth[valid], iou_guess[valid]
+    entropy = functional.binary_cross_entropy_with_logits(logits, soft, reduction="none").sum((-2, -1))
+    area = soft.sum((-2, -1)).clamp(min=4)
+    probability = logits.sigmoid()
+    dice = 1 - (2 * (probability * soft).sum((-2, -1)) + 1) / (probability.sum((-2, -1)) + area + 1)
+    with torch.no_grad():
+        hard, true = logits > 0, soft > 0.5
+        iou = (hard & true).sum((-2, -1)) / (hard | true).sum((-2, -1)).clamp(min=1)
+    return (0.25 * entropy / area.sqrt() + dice + 0.5 * (iou_guess - iou) ** 2).mean()
+
+
+@torch.no_grad()
+def held_iou(model: SamModel, held: Scenes, count: int = 60) -> str:
+    """Mean mask IoU at full resolution from true boxes, and from boxes shaken by 8 %, on scenes of the fresh setting."""
+    said = []
+    for jitter in (0.0, 0.08):
+        rng, values = np.random.default_rng(5), []
+        for image, index, pairs, boxes in zip(held.images[:count], held.index, held.pairs, held.boxes, strict=False):
+            many = int((pairs[:, 0] >= 0).sum())
+            pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+            small = resized(Batch(pixels, pixels, pairs, boxes))
+            size = small.pixels.shape[-2:]
+            inputs = padded(small)
+            box = boxes[:many] * np.array([size[1], size[0]] * 2, np.float32)
+            box = box + rng.uniform(-jitter, jitter, box.shape) * np.tile(box[:, 2:] - box[:, :2], 2)
+            asked = torch.from_numpy(box.astype(np.float32))[None]
+            logits = model(pixel_values=inputs, input_boxes=asked, multimask_output=False).pred_masks[0]
+            full = functional.interpolate(logits, (IMAGE_PX, IMAGE_PX), mode="bilinear")[..., : size[0], : size[1]]
+            full = functional.interpolate(full, index.shape, mode="bilinear")[:, 0].numpy() > 0
+            for k, mask in enumerate(full):
+                truth = index == k + 1
+                values.append((mask & truth).sum() / max((mask | truth).sum(), 1))
+        said.append(f"{np.mean(values):.3f} (over 0.8: {np.mean(np.array(values) > 0.8):.2f})")
+    return f"mask IoU from true boxes {said[0]}, from shaken boxes {said[1]}"
+
+
+def save_segmenter(state: Path, out: Path) -> None:
+    """Write a transformers folder in fp16, as `from_pretrained` reads it."""
+    model = SamModel(segmenter_config())
+    model.load_state_dict(torch.load(state, weights_only=True))
+    model.half().save_pretrained(out)
+    images = SamImageProcessor(
+        size={"longest_edge": IMAGE_PX}, mask_size={"longest_edge": MASK_PX},
+        pad_size={"height": IMAGE_PX, "width": IMAGE_PX}, mask_pad_size={"height": MASK_PX, "width": MASK_PX},
+    )  # fmt: skip
+    SamProcessor(images).save_pretrained(out)
