@@ -48,7 +48,7 @@ EXTRAS = {
 setup(
     name="autodistill-grounded-sam",
     version=VERSION,
-    description="Label a folder of images from words: Grounding DINO and SAM behind autodistill's label(), resumable and measured",
+    description="Label a folder of images from words: Grounding DINO and SAM behind autodistill's label(), resumable, measured",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

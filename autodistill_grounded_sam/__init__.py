@@ -15,7 +15,7 @@ _EXPORTS = {
     "Ontology": "ontology",
     "LabelConfig": "config",
     "label": "pipeline",
-    "YOLOv8": "distill.ultralytics_target",
+    "YOLOv8": "grounded_sam",
     "GroundedSamError": "errors",
 }
 __all__ = [*_EXPORTS, "__version__"]  # noqa: PLE0604

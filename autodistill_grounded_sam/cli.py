@@ -15,6 +15,7 @@ import typer
 
 from autodistill_grounded_sam import __version__, cli_output
 from autodistill_grounded_sam.errors import (
+    ConfigError,
     ExportError,
     GroundedSamError,
     RecordError,
@@ -29,6 +30,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+_INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
 OntologyFlag = Annotated[
     str, typer.Option("--ontology", help='A file, a shipped name (see `ontologies`), or \'{"prompt": "class"}\'.')
@@ -151,16 +154,18 @@ def distill(
     batch: Annotated[int, typer.Option("--batch-size")] = 16,
     device: DeviceFlag = "auto",
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    settings: Annotated[Optional[list[str]], typer.Option("--set", help="NAME=VALUE of the target's own settings.")] = None,  # noqa: UP045
     offline: OfflineFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Train a student on a dataset."""
     from autodistill_grounded_sam import plugins
 
+    own = _settings(settings or [])
     with cli_output.epochs(epochs, quiet=json) as on_epoch:
         student = plugins.load("targets", target, offline=offline or None)
         result = student.train(
-            dataset, out=out, epochs=epochs, imgsz=imgsz, batch=batch, device=device, seed=seed, on_epoch=on_epoch
+            dataset, out=out, epochs=epochs, imgsz=imgsz, batch=batch, device=device, seed=seed, on_epoch=on_epoch, **own
         )
     cli_output.show_training(result, json)
 
@@ -239,7 +244,10 @@ def _exit_code(run: Callable[[], Any]) -> int:
     import click
 
     try:
-        return int(run() or 0)
+        code = int(run() or 0)
+        if code == _INTERRUPTED:  # typer turns Ctrl-C into this code
+            raise KeyboardInterrupt
+        return code
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
@@ -247,7 +255,7 @@ def _exit_code(run: Callable[[], Any]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         cli_output.tell("interrupted; what was finished is kept: run the same command again to go on")
-        return 130
+        return _INTERRUPTED
     except GroundedSamError as error:
         cli_output.tell_error(str(error))
         return 1 if isinstance(error, (StoreError, ExportError, UploadError, RecordError)) else 2
@@ -272,9 +280,19 @@ def _label_config(**parts: dict[str, Any]) -> Any:
     """A LabelConfig of what was given; flags left out keep the library's defaults."""
     from autodistill_grounded_sam.config import LabelConfig, checked
 
-    kinds = {name: field.annotation for name, field in LabelConfig.model_fields.items()}
-    given = {name: {k: v for k, v in part.items() if v is not None} for name, part in parts.items()}
-    return LabelConfig(**{name: checked(kinds[name], part) for name, part in given.items()})  # type: ignore[type-var]
+    default = LabelConfig()
+    given = {name: {key: value for key, value in part.items() if value is not None} for name, part in parts.items()}
+    return default.model_copy(update={name: checked(type(getattr(default, name)), part) for name, part in given.items()})
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """`NAME=VALUE` pairs, values as YAML reads them: numbers, true, false, text."""
+    import yaml
+
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise ConfigError(f"--set takes NAME=VALUE, got {wrong[0]!r}")
+    return {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in pairs)}
 
 
 def _ontology(spec: str, quiet: bool) -> Any:

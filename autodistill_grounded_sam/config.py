@@ -25,6 +25,7 @@ class SeeConfig(_Config):
     max_candidates: int = Field(100, ge=1)  # an image; as SegInW's protocol keeps
     shorter_side_px: int | None = Field(None, ge=16)  # of the detector's input; None: as the model was trained
     longer_side_px: int | None = Field(None, ge=16)
+    tiles: bool = False  # look at overlapping tiles beside the whole picture: for small objects in large images
     max_megapixels: int = Field(200, ge=1)  # larger images are set aside; Pillow's own bomb limit is 179
 
 
@@ -58,6 +59,7 @@ class ExportConfig(_Config):
     formats: tuple[str, ...] = ("yolo-seg",)
     valid: float = Field(0.2, ge=0, lt=1)
     seed: int = 0
+    confidence_files: bool = False  # autodistill's `record_confidence`: a file of scores beside each label file of YOLO formats
     group_by: Literal["auto", "none"] = "auto"  # auto: near-duplicates and frames of one sequence stay on one side
 
 

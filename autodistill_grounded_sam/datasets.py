@@ -6,6 +6,7 @@ Used on our own exports (read back, `evaluate`, the door's lazy dataset) and on 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill_grounded_sam.errors import DatasetError
+from autodistill_grounded_sam.image_modes import read_header
 from autodistill_grounded_sam.masks import boxes_xyxy, encode_mask, from_coco
 from autodistill_grounded_sam.types import Float32, Int32, Mask, Rle, Split
 
@@ -77,19 +79,56 @@ def read_yolo(dataset: Path, splits: Sequence[Split] = ("train", "valid")) -> It
 
     An image without a label file has no labels, as ultralytics reads it. A `val` that names the folder of `train` is read once.
     """
-    yaml_file, settings = _yolo_settings(dataset)
     classes = len(yolo_class_names(dataset))
+    for image_path, split in yolo_image_paths(dataset, splits):
+        yield read_yolo_image(image_path, split, classes)
+
+
+def yolo_image_paths(dataset: Path, splits: Sequence[Split] = ("train", "valid")) -> list[tuple[Path, Split]]:
+    """The images of a YOLO dataset (its folder, or its `data.yaml`) with splits, in the order of `read_yolo`; opens none."""
+    yaml_file, settings = _yolo_settings(dataset)
     root = yaml_file.parent / str(settings.get("path") or "")
     done: set[Path] = set()
+    found: list[tuple[Path, Split]] = []
     for split in splits:
         entries = settings.get("train" if split == "train" else "val") or []
         for entry in [entries] if isinstance(entries, str) else entries:
-            place = (root / entry).resolve()
-            if place in done:
-                continue
-            done.add(place)
-            for image_path in _yolo_images(place, yaml_file):
-                yield _yolo_image(image_path, split, classes)
+            place = _yolo_place(root, str(entry))
+            if place not in done:
+                done.add(place)
+                found += [(image_path, split) for image_path in _yolo_images(place, yaml_file)]
+    return found
+
+
+def read_yolo_image(image_path: Path, split: Split, classes: int) -> DatasetImage:
+    """One image of a YOLO dataset of so many classes, with the labels beside it; only the image's header is read."""
+    width, height = _upright_size(image_path)
+    label_file = yolo_label_file(image_path)
+    class_id, rows = read_yolo_rows(label_file) if label_file.is_file() else (np.zeros(0, np.int32), [])
+    if len(class_id) and not 0 <= class_id.min() <= class_id.max() < classes:
+        raise DatasetError(
+            f"{label_file} holds classes {class_id.min()} to {class_id.max()}, but data.yaml names 0 to {classes - 1}"
+        )
+    rings = [row.reshape(-1, 2) * (width, height) for row in rows if len(row) > 5]
+    if rings and len(rings) != len(rows):
+        raise DatasetError(f"{label_file} mixes boxes and rings; ultralytics would drop the whole image. Write one or the other")
+    if rings:
+        rle = tuple(encode_mask(fill_polygon(ring, width, height)) for ring in rings)
+        return DatasetImage(image_path, image_path.name, split, width, height, class_id, boxes_xyxy(rle), rle)
+    boxes = np.array([row[:4] for row in rows], np.float64).reshape(-1, 4)
+    half = boxes[:, 2:] / 2
+    xyxy = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1) * (width, height, width, height)
+    scored = bool(rows) and all(len(row) == 5 for row in rows)
+    score = np.array([row[4] for row in rows], np.float32) if scored else None
+    return DatasetImage(
+        image_path, image_path.name, split, width, height, class_id, xyxy.astype(np.float32), None if rows else (), score
+    )
+
+
+def yolo_label_file(image_path: Path) -> Path:
+    """Where ultralytics looks for the labels of an image: the last `images` of its path turned into `labels`, suffix `.txt`."""
+    head, marker, tail = image_path.as_posix().rpartition("/images/")
+    return Path(f"{head}/labels/{tail}" if marker else image_path).with_suffix(".txt")
 
 
 def read_yolo_rows(label_file: Path) -> tuple[Int32, list[npt.NDArray[np.float64]]]:
@@ -102,6 +141,8 @@ def read_yolo_rows(label_file: Path) -> tuple[Int32, list[npt.NDArray[np.float64
             values = np.array(line.split(), np.float64)
         except ValueError as error:
             raise DatasetError(f"{label_file}:{number} must hold numbers only, got {line[:60]!r}") from error
+        if not np.isfinite(values).all() or values[0] % 1:
+            raise DatasetError(f"{label_file}:{number} must hold a whole class number and finite numbers, got {line[:60]!r}")
         points = len(values) - 1
         if points not in (4, 5) and (points < 6 or points % 2):
             raise DatasetError(
@@ -127,47 +168,29 @@ def _yolo_settings(dataset: Path) -> tuple[Path, dict[str, Any]]:
     return yaml_file, settings
 
 
+def _yolo_place(root: Path, entry: str) -> Path:
+    """The folder or list of a split; `../train/images`, as Roboflow writes it, means the folder beside the yaml."""
+    place = (root / entry).resolve()
+    if not place.exists() and entry.startswith("../"):
+        place = (root / entry[3:]).resolve()
+    return place
+
+
 def _yolo_images(place: Path, yaml_file: Path) -> list[Path]:
     if place.is_dir():
-        return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        files = (path for path in place.rglob("*") if not path.name.startswith("."))  # as macOS leaves beside each file
+        return sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
     if place.is_file():  # a list of images, one a line
         lines = (line.strip() for line in place.read_text(encoding="utf-8").splitlines())
         return [place.parent / line for line in lines if line]
     raise DatasetError(f"{yaml_file} names {place}, which is not there; keep data.yaml beside its train and valid folders")
 
 
-def _yolo_image(image_path: Path, split: Split, classes: int) -> DatasetImage:
-    width, height = _upright_size(image_path)
-    head, marker, tail = image_path.as_posix().rpartition("/images/")
-    label_file = Path(f"{head}/labels/{tail}" if marker else image_path).with_suffix(".txt")
-    class_id, rows = read_yolo_rows(label_file) if label_file.is_file() else (np.zeros(0, np.int32), [])
-    if len(class_id) and not 0 <= class_id.min() <= class_id.max() < classes:
-        raise DatasetError(
-            f"{label_file} holds class {class_id.max()}, but data.yaml names {classes} classes (0 to {classes - 1})"
-        )
-    rings = [row.reshape(-1, 2) * (width, height) for row in rows if len(row) > 5]
-    if rings and len(rings) != len(rows):
-        raise DatasetError(f"{label_file} mixes boxes and rings; ultralytics would drop the whole image. Write one or the other")
-    if rings:
-        rle = tuple(encode_mask(fill_polygon(ring, width, height)) for ring in rings)
-        return DatasetImage(image_path, image_path.name, split, width, height, class_id, boxes_xyxy(rle), rle)
-    boxes = np.array([row[:4] for row in rows], np.float64).reshape(-1, 4)
-    half = boxes[:, 2:] / 2
-    xyxy = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1) * (width, height, width, height)
-    scored = bool(rows) and all(len(row) == 5 for row in rows)
-    score = np.array([row[4] for row in rows], np.float32) if scored else None
-    return DatasetImage(
-        image_path, image_path.name, split, width, height, class_id, xyxy.astype(np.float32), None if rows else (), score
-    )
-
-
 def _upright_size(image_path: Path) -> tuple[int, int]:
-    from PIL import Image
-
+    # Not Image.open: ultralytics, once imported, replaces it by one that installs packages where a file is no image.
     try:
-        with Image.open(image_path) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientation: these swap the sides
-            return (image.height, image.width) if turned else (image.width, image.height)
+        with image_path.open("rb") as file:
+            return read_header(file, image_path.name, max_megapixels=math.inf).size
     except OSError as error:
         raise DatasetError(f"{image_path} of the dataset cannot be opened: {error}") from error
 
@@ -188,11 +211,15 @@ def read_coco(file: Path) -> Iterator[DatasetImage]:
     """
     for annotation_file, split in _coco_files(file):
         content = _load_coco(annotation_file)
-        index = {category["id"]: place for place, category in enumerate(_coco_categories(content))}
         per_image: dict[Any, list[dict[str, Any]]] = {}
-        for annotation in content.get("annotations", []):
-            per_image.setdefault(annotation["image_id"], []).append(annotation)
-        for image in sorted(content["images"], key=lambda image: (len(str(image["id"])), str(image["id"]))):
+        try:
+            index = {category["id"]: place for place, category in enumerate(_coco_categories(content))}
+            for annotation in content.get("annotations", []):
+                per_image.setdefault(annotation["image_id"], []).append(annotation)
+            images = sorted(content["images"], key=lambda image: (len(str(image["id"])), str(image["id"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"{annotation_file} is not after COCO: {error!r}") from error
+        for image in images:
             try:
                 yield _coco_image(annotation_file.parent, split, image, per_image.get(image["id"], []), index)
             except (KeyError, TypeError, ValueError) as error:

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import supervision as sv
-from autodistill.detection import DetectionBaseModel, DetectionTargetModel
+from autodistill.detection import CaptionOntology, DetectionBaseModel, DetectionTargetModel
 from autodistill.detection.detection_base_model import NmsSetting
 
 from autodistill_grounded_sam import pipeline
 from autodistill_grounded_sam.config import DecideConfig, LabelConfig, RunConfig, SeeConfig, checked
 from autodistill_grounded_sam.datasets import DatasetImage, read_yolo_image, yolo_class_names, yolo_image_paths
-from autodistill_grounded_sam.decide.chain import decide
+from autodistill_grounded_sam.engine.worker import SeeWorker
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.images import from_bgr, read_image, read_pil
 from autodistill_grounded_sam.masks import decode_mask
@@ -51,7 +51,7 @@ class GroundedSAM(DetectionBaseModel):  # type: ignore[misc]
         offline: bool = False,
         config: LabelConfig | None = None,
     ) -> None:
-        self.ontology = ontology
+        self.ontology = _readable(ontology)  # a wrong one is refused here, not after the weights are loaded
         self.box_threshold = box_threshold
         self.text_threshold = text_threshold
         base = config or LabelConfig()
@@ -62,8 +62,8 @@ class GroundedSAM(DetectionBaseModel):  # type: ignore[misc]
                 "decide": _thresholds(base.decide, box_threshold, text_threshold),
             }
         )
-        self._worker: tuple[Any, tuple[str, ...], tuple[bool, ...]] | None = None
-        Ontology.load(ontology)  # a wrong ontology is refused here, not after the weights are loaded
+        self._worker: SeeWorker | None = None
+        self._asked: tuple[str, ...] = ()
 
     __hash__ = object.__hash__  # autodistill's dataclass base takes it away
     __eq__ = object.__eq__
@@ -73,11 +73,9 @@ class GroundedSAM(DetectionBaseModel):  # type: ignore[misc]
 
         `class_id` indexes the unique classes of the ontology in the user's order; `data["class_name"]` names them.
         """
-        image, ontology = _pixels(input), Ontology.load(self.ontology)
-        worker = self._loaded(ontology)
-        height, width = image.shape[:2]
-        labels = decide(worker.look_at(image), ontology, self._decide_config(), width, height)
-        return _detections(labels.xyxy, labels.rle, labels.class_id, labels.score, ontology.class_names, (height, width))
+        image, ontology = _pixels(input), _words(self.ontology)
+        labels = pipeline.look_at_one(image, self._loaded(ontology), ontology, self._decide_config())
+        return _detections(labels.xyxy, labels.rle, labels.class_id, labels.score, ontology.class_names, image.shape[:2])
 
     def label(
         self,
@@ -99,14 +97,17 @@ class GroundedSAM(DetectionBaseModel):  # type: ignore[misc]
         beside the labels, a score a row. `human_in_the_loop` uploads the labels to Roboflow as predictions for review.
         Run again after an interruption, it goes on where it was.
         """
-        ontology = Ontology.load(self.ontology)
+        ontology = _words(self.ontology)
         if NmsSetting(nms_settings) is NmsSetting.CLASS_AGNOSTIC:
             ontology = replace(ontology, exclusive=(ontology.class_names,))
-        see = self.config.see.model_copy(update={"tiles": sahi or self.config.see.tiles})
-        config = self.config.model_copy(update={"see": see, "decide": self._decide_config()})
-        summary = pipeline.label(
-            Path(input_folder), ontology, output_folder, config, extension=extension, confidence_files=record_confidence
+        config = self.config.model_copy(
+            update={
+                "see": self.config.see.model_copy(update={"tiles": sahi or self.config.see.tiles}),
+                "decide": self._decide_config(),
+                "export": self.config.export.model_copy(update={"confidence_files": record_confidence}),
+            }
         )
+        summary = pipeline.label(Path(input_folder), ontology, output_folder, config, extension=extension)
         if human_in_the_loop:
             from autodistill_grounded_sam.upload.roboflow_upload import upload_dataset
 
@@ -119,10 +120,35 @@ class GroundedSAM(DetectionBaseModel):  # type: ignore[misc]
         """The thresholds as they stand now: people set `model.box_threshold` between calls."""
         return _thresholds(self.config.decide, self.box_threshold, self.text_threshold)
 
-    def _loaded(self, ontology: Ontology) -> Any:
-        if self._worker is None or self._worker[1] != ontology.prompts:
-            self._worker = (pipeline.one_image_worker(self.config, ontology), ontology.prompts, ())
-        return self._worker[0]
+    def _loaded(self, ontology: Ontology) -> SeeWorker:
+        """The worker for these prompts; models are loaded anew only when the prompts change."""
+        if self._worker is None or self._asked != ontology.prompts:
+            self._worker, self._asked = pipeline.build_worker(self.config, ontology), ontology.prompts
+        return self._worker
+
+
+class _Captions(CaptionOntology):  # type: ignore[misc]
+    """An ontology as code written for autodistill reads it, with every class once, so that `classes()[class_id]` is its name."""
+
+    def __init__(self, words: Ontology) -> None:
+        self.words = words
+        owners = zip(words.prompts, words.prompt_class.tolist(), strict=True)
+        self.promptMap = [(prompt, words.class_names[class_id]) for prompt, class_id in owners if class_id >= 0]
+
+    def classes(self) -> list[str]:
+        return list(self.words.class_names)
+
+
+def _readable(ontology: Any) -> Any:
+    """The user's own CaptionOntology where its classes are in order, else the same words as `_Captions`."""
+    words = Ontology.load(ontology)
+    if isinstance(ontology, CaptionOntology) and list(words.class_names) == ontology.classes():
+        return ontology
+    return _Captions(words)
+
+
+def _words(ontology: Any) -> Ontology:
+    return ontology.words if isinstance(ontology, _Captions) else Ontology.load(ontology)
 
 
 class LazyDetectionDataset(sv.DetectionDataset):  # type: ignore[misc]
@@ -205,7 +231,9 @@ def _pixels(image: Any) -> RgbImage:
 def _detections(xyxy: Any, rle: Any, class_id: Any, score: Any, names: Any, size: tuple[int, int]) -> sv.Detections:
     masks = None
     if rle is not None:
-        masks = np.stack([decode_mask(code) for code in rle]) if len(rle) else np.zeros((0, *size), np.bool_)
+        masks = np.zeros((len(rle), *size), np.bool_)  # row-major, as supervision's OpenCV calls want it
+        for place, code in enumerate(rle):
+            masks[place] = decode_mask(code)
     class_name = np.array(names, dtype=np.str_)[class_id]
     ids = np.asarray(class_id, np.int64)
     return sv.Detections(xyxy=xyxy, mask=masks, confidence=score, class_id=ids, data={"class_name": class_name})

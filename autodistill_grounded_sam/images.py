@@ -216,14 +216,13 @@ def upright_bytes(record: ImageRecord) -> tuple[bytes, str]:
     An 8-bit RGB or gray JPEG, PNG, WebP or BMP with one frame, no orientation and no transparency is returned as it is (a JPEG
     less what follows its end marker: ultralytics rewrites files that do not end with it), with the suffix of its content.
     Everything else becomes PNG: exact, but about five times the bytes of a turned JPEG photo. Raises ImageReadError
-    (with reason changed where the file has another size than when it was labelled).
+    (with reason changed where the file is not the one that was labelled).
     """
     data = _read_bytes(record.path)
+    if hashlib.sha256(data).hexdigest() != record.digest:
+        raise ImageReadError("changed", "the file is not the one that was labelled; label it again")
     megapixels = record.width * record.height / 1e6 + 1  # it was inside the run's limit when it was labelled
     header = image_modes.read_header(io.BytesIO(data), record.path.name, megapixels)
-    if header.size != (record.width, record.height):
-        sizes = f"{record.width} x {record.height} then, {header.size[0]} x {header.size[1]} now"
-        raise ImageReadError("changed", f"the file is not the one that was labelled: {sizes}")
     if _is_plain(header, data):
         if header.image.format == "JPEG":
             data = data[: data.rindex(_JPEG_END) + len(_JPEG_END)]

@@ -66,12 +66,19 @@ def mask_iou(first: Rle, second: Rle) -> float:
 
 
 def from_coco(segmentation: Any, width: int, height: int) -> Rle:
-    """The run-length code of a COCO `segmentation`: a list of polygons, run lengths as a list, or a compressed string."""
+    """The run-length code of a COCO `segmentation`: a list of polygons, run lengths as a list, or a compressed string.
+
+    Raises ValueError for run lengths of another image: decoded all the same, they would show whatever was in memory.
+    """
     from pycocotools import mask as coco
 
+    if not isinstance(segmentation, list) and list(segmentation["size"]) != [height, width]:
+        raise ValueError(f"a mask is {segmentation['size']} (height, width), its image {[height, width]}")
     if isinstance(segmentation, list):
         code = coco.merge(coco.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation["counts"], list):
+        if sum(segmentation["counts"]) != height * width:
+            raise ValueError(f"the run lengths of a mask add up to {sum(segmentation['counts'])}, not {height} x {width}")
         code = coco.frPyObjects(segmentation, height, width)
     else:
         code = segmentation

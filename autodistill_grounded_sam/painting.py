@@ -111,7 +111,8 @@ def paint_dataset(folder: Path, count: int, settings: PainterSettings, seed: int
     from PIL import Image
 
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for k in range(count):
         scene = paint_scene(settings, seed + k)
         name = f"scene_{seed + k}.png"
@@ -214,6 +215,7 @@ def _background(rng: np.random.Generator, settings: PainterSettings) -> FloatArr
     angle = rng.uniform(0, np.pi)
     along = np.cos(angle) * xx + np.sin(angle) * yy
     period = rng.uniform(10, 48)
+    mix: FloatArray
     if kind == "plain":
         mix = np.zeros((height, width), np.float32)
     elif kind == "gradient":
@@ -229,12 +231,12 @@ def _background(rng: np.random.Generator, settings: PainterSettings) -> FloatArr
         across = -np.sin(angle) * xx + np.cos(angle) * yy
         mix = 0.5 + 0.5 * np.sin(2 * np.pi * (along + 0.25 * period * np.sin(2 * np.pi * across / (2.3 * period))) / period)
     ground = first * (1 - mix[:, :, None]) + second * mix[:, :, None]
-    return (ground + 5 * _value_noise(rng, height, width, 24)[:, :, None]).astype(np.float32)
+    return np.asarray((ground + 5 * _value_noise(rng, height, width, 24)[:, :, None]).astype(np.float32))
 
 
 def _muted(rng: np.random.Generator) -> FloatArray:
     grey = rng.uniform(70, 190)
-    return (grey + rng.uniform(-22, 22, 3)).astype(np.float32)
+    return np.asarray((grey + rng.uniform(-22, 22, 3)).astype(np.float32))
 
 
 def _paint_clutter(canvas: FloatArray, rng: np.random.Generator) -> None:
@@ -261,7 +263,7 @@ def _photograph(canvas: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.
         padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
         image = 0.5 * image + 0.125 * (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:])
     grain = rng.normal(0, rng.uniform(0.5, 6), image.shape[:2])
-    return np.clip(image + grain[:, :, None], 0, 255).round().astype(np.uint8)
+    return np.asarray(np.clip(image + grain[:, :, None], 0, 255).round().astype(np.uint8))
 
 
 def _value_noise(rng: np.random.Generator, height: int, width: int, cells: int) -> FloatArray:
@@ -274,7 +276,7 @@ def _value_noise(rng: np.random.Generator, height: int, width: int, cells: int) 
     fr, fc = fr * fr * (3 - 2 * fr), fc * fc * (3 - 2 * fc)
     top = grid[r0][:, c0] * (1 - fc) + grid[r0][:, c0 + 1] * fc
     low = grid[r0 + 1][:, c0] * (1 - fc) + grid[r0 + 1][:, c0 + 1] * fc
-    return (top * (1 - fr) + low * fr).astype(np.float32)
+    return np.asarray((top * (1 - fr) + low * fr).astype(np.float32))
 
 
 def _tight_box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -287,12 +289,12 @@ def _tight_box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def _box(x: FloatArray, y: FloatArray, half_width: float, half_height: float) -> FloatArray:
-    return np.maximum(np.abs(x) - half_width, np.abs(y) - half_height)
+    return np.asarray(np.maximum(np.abs(x) - half_width, np.abs(y) - half_height))
 
 
 def _half_planes(x: FloatArray, y: FloatArray, count: int, inner_radius: float) -> FloatArray:
     angles = np.arange(count) * 2 * np.pi / count + np.pi / 2
-    return np.max([np.cos(a) * x + np.sin(a) * y - inner_radius for a in angles], axis=0)
+    return np.asarray(np.max([np.cos(a) * x + np.sin(a) * y - inner_radius for a in angles], axis=0))
 
 
 def _star(x: FloatArray, y: FloatArray) -> FloatArray:
@@ -305,7 +307,7 @@ def _star(x: FloatArray, y: FloatArray) -> FloatArray:
     notch = 0.42
     normal_x, normal_y = tip_y, notch - tip_x
     length = np.hypot(normal_x, normal_y)
-    return ((px - notch) * normal_x + py * normal_y) / length
+    return np.asarray(((px - notch) * normal_x + py * normal_y) / length)
 
 
 def _heart(x: FloatArray, y: FloatArray) -> FloatArray:
@@ -314,7 +316,7 @@ def _heart(x: FloatArray, y: FloatArray) -> FloatArray:
     u, v = (x + y - 0.12) * turn, (x - y + 0.12) * turn
     lobe = half
     lobes = np.minimum(np.hypot(u, v - lobe), np.hypot(u + lobe, v)) - lobe
-    return np.minimum(_box(u, v, half, half), lobes)
+    return np.asarray(np.minimum(_box(u, v, half, half), lobes))
 
 
 _DISTANCES: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {

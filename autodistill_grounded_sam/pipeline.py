@@ -3,47 +3,30 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from autodistill_grounded_sam import plugins, weights
+from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import DecideConfig, ExportConfig, LabelConfig, SeeConfig, checked
 from autodistill_grounded_sam.decide.chain import decide
 from autodistill_grounded_sam.engine.local import LocalEngine
 from autodistill_grounded_sam.engine.planning import plan_batches
-from autodistill_grounded_sam.engine.worker import SeeWorker, pick_device
+from autodistill_grounded_sam.engine.worker import SeeWorker
 from autodistill_grounded_sam.errors import ConfigError, NoImagesError, StoreError
 from autodistill_grounded_sam.export.formats import export_dataset
 from autodistill_grounded_sam.export.split import plan_splits
 from autodistill_grounded_sam.images import dataset_stems, scan
 from autodistill_grounded_sam.ontology import Ontology
-from autodistill_grounded_sam.protocols import WorkerSpec
+from autodistill_grounded_sam.run_setup import batch_size_of, identity_of, session_note, worker_spec, worker_type_of
 from autodistill_grounded_sam.store.files import write_json
-from autodistill_grounded_sam.store.store import (
-    FailedLine,
-    Folder,
-    Store,
-    StoreWriter,
-    read_json,
-    recorded_batch_size,
-)
-from autodistill_grounded_sam.types import REASONS, Candidates, DatasetSummary, ImageRecord, Labels, Reason, Sighting, State
+from autodistill_grounded_sam.store.store import FailedLine, Folder, Store, StoreWriter, read_json
+from autodistill_grounded_sam.types import DatasetSummary, ImageRecord, Labels, RgbImage, Sighting, State
 
-__all__ = ["Progress", "RunSummary", "export_run", "label", "pick_device", "redecide", "see"]
 logger = logging.getLogger(__name__)
-
-AUTO_BATCH = {"cpu": 4, "mps": 4, "cuda": 8}  # a CPU gains nothing from more, a 16 GB card holds 8 images of 800 x 1333
-_PACKAGES = ("autodistill-grounded-sam", "torch", "transformers", "numpy", "pillow", "opencv-python-headless", "pyarrow")
 
 
 class Progress(Protocol):
@@ -96,6 +79,8 @@ def label(
     """
     started = time.perf_counter()
     config, words = config or LabelConfig(), Ontology.load(ontology)
+    for name in config.export.formats:
+        plugins.find("formats", name)  # a wrong one is refused now, not after hours of looking
     target = default_out(images) if out is None else Path(out)
     seen = see(images, words, target, config, extension=extension, progress=progress)
     decided = redecide(seen.run, config.decide, words, export=config.export)
@@ -126,16 +111,16 @@ def see(
     run = Path(out) / "run"
     writer = StoreWriter(
         run,
-        _identity(config, words),
+        identity_of(config, words),
         folder,
-        batch_size=_batch_size(config, run),
+        batch_size=batch_size_of(config, run),
         part_images=config.run.part_images,
         part_seconds=config.run.part_seconds,
     )
     with writer as store:
         store.note({"prompt_groups": store.info.get("prompt_groups", [list(group) for group in words.prompt_groups])})
         looked_at = 0 if store.finished else _look(store, config, words, progress, stages)
-        store.note(_session(store, config, looked_at, stages))
+        store.note(session_note(store, config, looked_at, stages))
     failed = Store(run).failed()
     if len(failed) == len(folder.images) + len(folder.failed):
         counts = ", ".join(f"{count} {reason}" for reason, count in Counter(line.reason for line in failed).most_common())
@@ -187,24 +172,26 @@ def export_run(
     return _export(_decided(run, None, None, images), format, Path(out), config or ExportConfig(), _Tally())
 
 
+def decided_labels(run: Path | str, images: Path | str | None = None) -> tuple[Ontology, Iterator[tuple[ImageRecord, Labels]]]:
+    """The labels as they were decided last: the ontology, and each image that was seen with its labels, in the order of ids."""
+    decided = _decided(run, None, None, images)
+    return decided.ontology, _labelled(decided, _Tally())
+
+
+def build_worker(config: LabelConfig, ontology: Ontology) -> SeeWorker:
+    """A worker for images that belong to no run: `look_at_one` shows it one."""
+    return worker_type_of(config)(worker_spec(config, ontology))
+
+
+def look_at_one(image_rgb: RgbImage, worker: SeeWorker, ontology: Ontology, config: DecideConfig) -> Labels:
+    """The labels of one upright RGB image, by a worker that was built for the prompts of this ontology."""
+    return decide(worker.look_at(image_rgb), ontology, config, image_rgb.shape[1], image_rgb.shape[0])
+
+
 def default_out(images: Path | str) -> Path:
     """Where autodistill puts the dataset of a folder: beside it, `_labeled` after its name."""
     folder = Path(images).absolute()
     return folder.with_name(f"{folder.name}_labeled")
-
-
-class KeptMasksWorker(SeeWorker):
-    """Makes masks only for candidates that `decide` would look at today: those that pass thresholds and negatives."""
-
-    def __init__(self, spec: WorkerSpec) -> None:
-        super().__init__(spec)
-        self._decide = checked(DecideConfig, dict(spec["decide"]))
-        self._ontology = Ontology.from_document(spec["ontology"])
-
-    def wanted(self, image: ImageRecord, candidates: Candidates) -> npt.NDArray[np.bool_]:
-        reasons = decide(candidates, self._ontology, self._decide, image.width, image.height).reasons
-        by_score = [REASONS.index(Reason.THRESHOLD), REASONS.index(Reason.NEGATIVE)]
-        return ~np.isin(reasons, by_score)
 
 
 def _scan(images: Path, out: Path, config: SeeConfig, extension: str | None) -> Folder:
@@ -220,8 +207,7 @@ def _look(
     store: StoreWriter, config: LabelConfig, ontology: Ontology, progress: Progress | None, stages: dict[str, float]
 ) -> int:
     """Plan, leave out what is done, and look at the rest; the number of images looked at."""
-    worker_type = KeptMasksWorker if config.see.masks == "kept" else SeeWorker
-    spec = _worker_spec(store, config, ontology)
+    worker_type, spec = worker_type_of(config), worker_spec(config, ontology, store.info["prompt_groups"])
     if progress is not None:
         progress.message(f"loading {config.see.detector} and {config.see.segmenter}")
     started = time.perf_counter()
@@ -243,72 +229,6 @@ def _look(
     stages["see"] = time.perf_counter() - started
     stages.update(worker.seconds)
     return count
-
-
-def _worker_spec(store: StoreWriter, config: LabelConfig, ontology: Ontology) -> WorkerSpec:
-    return {
-        "see": config.see.model_dump(),
-        "device": config.run.device,
-        "offline": config.run.offline,
-        "prompts": list(ontology.prompts),
-        "prompt_groups": store.info["prompt_groups"],  # of the run's first day: they decide which prompts share a caption
-        "decide": config.decide.model_dump(),
-        "ontology": ontology.document(),
-    }
-
-
-def _identity(config: LabelConfig, ontology: Ontology) -> dict[str, Any]:
-    """What a store belongs to. With masks of the kept ones only, also what decided which those are."""
-    image_settings = config.see.model_dump(mode="json", exclude={"detector", "segmenter", "max_megapixels"})
-    identity: dict[str, Any] = {
-        "prompts": list(ontology.prompts),
-        "detector": _model("detectors", config.see.detector, config.run.offline),
-        "segmenter": None,
-        "see": image_settings,
-    }
-    if config.see.masks != "none":
-        identity["segmenter"] = _model("segmenters", config.see.segmenter, config.run.offline)
-    if config.see.masks == "kept":
-        identity["masks of"] = {"decide": config.decide.model_dump(mode="json"), "ontology": ontology.document()}
-    return identity
-
-
-def _model(role: str, name: str, offline: bool) -> dict[str, str | None]:
-    plugin = plugins.find(role, name)
-    if not plugin.built_in:
-        return {"name": f"{plugin.target} of {plugin.distribution}", "sha256": None}
-    return {"name": name, "sha256": weights.find_weights(name, cast(weights.Role, role[:-1]), offline=offline).sha256}
-
-
-def _batch_size(config: LabelConfig, run: Path) -> int:
-    if config.run.batch_size != "auto":
-        return config.run.batch_size
-    recorded = recorded_batch_size(run)
-    if recorded is not None:
-        return recorded
-    built_in = plugins.find("detectors", config.see.detector).built_in
-    device = pick_device(config.run.device) if built_in else "cpu"
-    return AUTO_BATCH.get(device.partition(":")[0], AUTO_BATCH["cpu"])
-
-
-def _session(store: StoreWriter, config: LabelConfig, looked_at: int, stages: Mapping[str, float]) -> dict[str, Any]:
-    """This call, for people who read run.json."""
-    session = {
-        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": shlex.join(sys.argv),
-        "device": config.run.device,
-        "images": looked_at,
-        "seconds": {stage: round(seconds, 3) for stage, seconds in stages.items()},
-        "versions": {package: found for package in _PACKAGES if (found := _version(package))},
-    }
-    return {"sessions": [*store.info.get("sessions", []), session]}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 @dataclass(frozen=True)
@@ -376,7 +296,9 @@ def _export(decided: _Decided, format_: str, out: Path, config: ExportConfig, ta
     split = plan_splits(records, config.valid, seed=config.seed, group=config.group_by == "auto", hashes=hashes)
     stems = dataset_stems([image.id for image in records])
     rows, names = _labelled(decided, tally), decided.ontology.class_names
-    return export_dataset(rows, names, writer, out, split=split, stems=stems, notes=split.notes)
+    return export_dataset(
+        rows, names, writer, out, split=split, stems=stems, notes=split.notes, confidence_files=config.confidence_files
+    )
 
 
 def _class_counts(sightings: Sequence[Sighting], ontology: Ontology, config: DecideConfig) -> Mapping[str, int]:

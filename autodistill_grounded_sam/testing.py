@@ -140,8 +140,8 @@ def _sample_candidates(image_rgb: RgbImage, count: int) -> Candidates:
 
 
 def _check_answers(method: str, answers: object, count: int) -> None:
-    _check(isinstance(answers, list), f"{method} must return a list, got {type(answers).__name__}")
-    assert isinstance(answers, list)
+    if not isinstance(answers, list):
+        raise AssertionError(f"{method} must return a list, got {type(answers).__name__}")
     _check(len(answers) == count, f"{method} must return one Candidates an image, in order: expected {count}, got {len(answers)}")
     for answer in answers:
         _check(isinstance(answer, Candidates), f"{method} must return Candidates, got {type(answer).__name__}")

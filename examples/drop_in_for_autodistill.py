@@ -1,6 +1,6 @@
 """Code that was written for the published plugin, unchanged: only its weights are named, so that it runs offline here.
 
-    python examples/drop_in_for_autodistill.py IMAGES IMAGE
+python examples/drop_in_for_autodistill.py IMAGES IMAGE
 """
 
 import sys

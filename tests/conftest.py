@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of human-annotated images, odd files and official references; set AGS_SHARED if it is not beside the checkout."""
+    """Human-annotated images, odd files and official references; set AGS_SHARED if they are not beside the checkout."""
     folder = Path(os.environ.get("AGS_SHARED", REPOSITORY.parent / "shared"))
     if not (folder / "data").is_dir():
         pytest.skip(f"reference folder {folder} is not here (set AGS_SHARED)")

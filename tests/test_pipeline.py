@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -268,7 +267,7 @@ def test_killed_at_any_moment_the_dataset_is_that_of_an_undisturbed_run(tmp_path
         process = start(folder, out, AGS_FAKE_LOG=str(log), AGS_FAKE_SECONDS="0.01")
         wait_for_lines(log, rng.randint(1, 2 * PART_IMAGES), process)
         time.sleep(rng.uniform(0, 0.05))
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         ended = process.wait() == 0
         assert process.stderr is not None
         process.stderr.close()

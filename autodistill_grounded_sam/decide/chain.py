@@ -18,6 +18,7 @@ from autodistill_grounded_sam.config import DecideConfig
 from autodistill_grounded_sam.decide.cleaning import clean_masks
 from autodistill_grounded_sam.decide.overlaps import find_herds, measure_overlaps, one_object, suppress
 from autodistill_grounded_sam.decide.scores import score_classes
+from autodistill_grounded_sam.errors import RecordError
 from autodistill_grounded_sam.ontology import ClassSpec, Ontology
 from autodistill_grounded_sam.types import REASONS, Candidates, Float32, Int32, Labels, Reason, Rle, State
 
@@ -70,12 +71,27 @@ def decide(candidates: Candidates, ontology: Ontology, config: DecideConfig, wid
     """The labels of one upright image of `width` x `height` pixels, best first, and why each other candidate was dropped.
 
     Equal scores stand in the order of the candidates. A rival may itself have been dropped by a later step. Raises
-    `RecordError` if the scores are not of the ontology's prompts, or a mask is not of the image's size.
+    `RecordError` if the scores are not of the ontology's prompts, or a mask that is looked at is not of the image's size.
     """
-    verdicts = _Verdicts(np.zeros(len(candidates), np.uint8), np.full(len(candidates), -1, np.int32))
-    standing = _by_score(candidates, ontology, config, verdicts)
-    standing = _by_shape(standing, ontology, config, width, height, verdicts)
-    standing = _by_overlap(standing, ontology, config, verdicts)
+    return decide_many([(candidates, width, height)], ontology, config)[0]
+
+
+def decide_many(seen: Sequence[tuple[Candidates, int, int]], ontology: Ontology, config: DecideConfig) -> list[Labels]:
+    """The labels of many images, each given as (candidates, width, height); the same as `decide` gives for each alone.
+
+    The masks of all are cleaned together, which for some dozens of images is about twice as quick as one by one.
+    """
+    verdicts = [_Verdicts(np.zeros(len(own), np.uint8), np.full(len(own), -1, np.int32)) for own, _, _ in seen]
+    by_score = [_by_score(own, ontology, config, verdict) for (own, _, _), verdict in zip(seen, verdicts, strict=True)]
+    cleaned = _clean(by_score, [(width, height) for _, width, height in seen], config)
+    labels = []
+    for standing, verdict, (_, width, height) in zip(cleaned, verdicts, seen, strict=True):
+        standing = _by_shape(standing, ontology, width, height, verdict)
+        labels.append(_labels(_by_overlap(standing, ontology, config, verdict), verdict))
+    return labels
+
+
+def _labels(standing: _Standing, verdicts: _Verdicts) -> Labels:
     return Labels(
         State.LABELLED if len(standing.candidate) else State.EMPTY,
         standing.class_id,
@@ -105,23 +121,42 @@ def _by_score(candidates: Candidates, ontology: Ontology, config: DecideConfig, 
         scored.margin[stand],
         xyxy,
         xyxy,
-        (xyxy[:, 2:] - xyxy[:, :2]).prod(axis=1, dtype=np.float64),
+        np.zeros(len(stand)),  # until the masks are clean
         None if candidates.rle is None else tuple(candidates.rle[i] for i in stand),
     )
 
 
-def _by_shape(
-    standing: _Standing, ontology: Ontology, config: DecideConfig, width: int, height: int, verdicts: _Verdicts
-) -> _Standing:
-    """Mask clean-up, box from mask, and the size limits of the class."""
-    frame = np.array([width, height, width, height], np.float32)
-    standing = replace(standing, xyxy=np.clip(standing.xyxy, 0, frame), tight=np.clip(standing.tight, 0, frame))
+def _clean(images: Sequence[_Standing], sizes_wh: Sequence[tuple[int, int]], config: DecideConfig) -> list[_Standing]:
+    """Boxes cut to their image; masks cleaned, of all images at once, and boxes measured on them."""
+    codes: list[Rle] = []
+    for standing, (width, height) in zip(images, sizes_wh, strict=True):
+        own = standing.rle or ()
+        for rle in own:
+            if list(rle["size"]) != [height, width]:
+                raise RecordError(
+                    f"a mask of an image of {width}x{height} must have size [{height}, {width}], got {list(rle['size'])}"
+                )
+        codes.extend(own)
+    masks = clean_masks(codes, config.island_fraction, config.hole_fraction)
+    cleaned: list[_Standing] = []
+    start = 0
+    for standing, (width, height) in zip(images, sizes_wh, strict=True):
+        boxes = np.clip(standing.xyxy, 0, np.array([width, height, width, height], np.float32))
+        if standing.rle is None:
+            area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1, dtype=np.float64)
+            cleaned.append(replace(standing, xyxy=boxes, tight=boxes, area=area))
+            continue
+        mine = slice(start, start + len(standing.rle))
+        tight, start = masks.xyxy[mine], mine.stop
+        xyxy = tight if config.box_from == "mask" else boxes
+        cleaned.append(replace(standing, xyxy=xyxy, tight=tight, area=masks.area[mine], rle=masks.rle[mine]))
+    return cleaned
+
+
+def _by_shape(standing: _Standing, ontology: Ontology, width: int, height: int, verdicts: _Verdicts) -> _Standing:
+    """What is left of the mask, and the size limits of the class."""
     if standing.rle is not None:
-        clean = clean_masks(standing.rle, width, height, config.island_fraction, config.hole_fraction)
-        standing = replace(standing, rle=clean.rle, area=clean.area, tight=clean.xyxy)
-        if config.box_from == "mask":
-            standing = replace(standing, xyxy=clean.xyxy)
-        standing = _drop(standing, clean.area == 0, Reason.MASK, verdicts)
+        standing = _drop(standing, standing.area == 0, Reason.MASK, verdicts)
     return _drop(standing, _wrong_size(standing.xyxy, standing.class_id, ontology.classes, width * height), Reason.SIZE, verdicts)
 
 
@@ -154,16 +189,19 @@ def _drop(standing: _Standing, which: Flags, reason: Reason, verdicts: _Verdicts
 
 
 def _wrong_size(xyxy: Float32, class_id: Int32, classes: Sequence[ClassSpec], image_area_px: int) -> Flags:
-    """(k,) True where a box is outside the size limits of its class (shorter side in pixels, share of the image's area)."""
-    wrong = np.zeros(len(xyxy), np.bool_)
+    """(k,) True where a box is outside the size limits of its class (shorter side in pixels, share of the image's area).
+
+    A box of no width or height, such as one that lay beside the image, is below every limit.
+    """
     sides = xyxy[:, 2:] - xyxy[:, :2]
+    wrong: Flags = np.any(sides <= 0, axis=1)
     for own in np.unique(class_id):
         spec = classes[own]
         if not spec.limits:
             continue
         mine = class_id == own
         shorter, share = sides[mine].min(axis=1), sides[mine].prod(axis=1, dtype=np.float64) / image_area_px
-        wrong[mine] = _outside(shorter, spec.min_size_px, spec.max_size_px)
+        wrong[mine] |= _outside(shorter, spec.min_size_px, spec.max_size_px)
         wrong[mine] |= _outside(share, spec.min_area_fraction, spec.max_area_fraction)
     return wrong
 

@@ -1,21 +1,20 @@
 """Mask clean-up: specks beside the object go, pinholes in it are filled; every other mask keeps its code byte for byte.
 
-All masks of an image are cleaned at once, on their runs: runs are the nodes of a graph, and runs of neighbouring columns
-that touch are linked. Its connected sets are the parts of the masks; those of the gaps between runs are their holes.
+All masks, of many images if need be, are cleaned at once, on their runs: runs are the nodes of a graph, and runs of
+neighbouring columns that touch are linked. Its connected sets are the parts of the masks; those of the gaps between runs are
+their holes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from autodistill_grounded_sam.decide.runs import Int64, Runs, edges_of_groups, read_runs, write_rles
+from autodistill_grounded_sam.decide.runs import Flags, Int64, Runs, edges_of_groups, read_runs, write_rles
 from autodistill_grounded_sam.types import Float32, Rle
-
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,13 @@ class CleanMasks:
     xyxy: Float32
 
 
-def clean_masks(rles: Sequence[Rle], width: int, height: int, island_fraction: float, hole_fraction: float) -> CleanMasks:
+def clean_masks(rles: Sequence[Rle], island_fraction: float, hole_fraction: float) -> CleanMasks:
     """Take out parts smaller than `island_fraction` of the largest part, fill holes smaller than `hole_fraction` of the mask.
 
-    Parts hang together by sides and corners, holes by sides. A fraction of 0 leaves parts or holes alone. Larger parts and
-    holes are the object's own (a thing behind a pole, a ring) and stay.
+    Parts hang together by sides and corners, holes by sides; what touches the edge of the image is no hole. A fraction of 0
+    leaves parts or holes alone. Larger parts and holes are the object's own (a thing behind a pole, a ring) and stay.
     """
-    runs = read_runs(rles, width, height)
+    runs = read_runs(rles)
     changed = np.zeros(runs.count, np.bool_)
     if island_fraction > 0:
         islands = find_islands(runs, island_fraction)
@@ -44,19 +43,14 @@ def clean_masks(rles: Sequence[Rle], width: int, height: int, island_fraction: f
         changed[holes.mask] = True
         runs = _joined(runs, holes)
     cleaned = list(rles)
-    if changed.any():
-        mine = runs.where(changed[runs.mask])
-        mine = replace(mine, count=int(changed.sum()), mask=(np.cumsum(changed) - 1)[mine.mask])
-        for i, rle in zip(np.flatnonzero(changed), write_rles(mine), strict=True):
-            cleaned[i] = rle
+    for i, rle in zip(np.flatnonzero(changed).tolist(), write_rles(runs.of_masks(changed)), strict=True):
+        cleaned[i] = rle
     return CleanMasks(tuple(cleaned), runs.areas().astype(np.float64), runs.boxes_xyxy())
 
 
 def find_islands(runs: Runs, fraction: float) -> Flags:
     """(runs,) True for the runs of parts smaller than `fraction` of their mask's largest part."""
     part = _connected(len(runs.mask), *_links(runs, corners=True))
-    if np.count_nonzero(part == np.arange(len(part))) == np.count_nonzero(runs.areas()):  # one part a mask: most images
-        return np.zeros(len(part), np.bool_)
     size = np.bincount(part, weights=runs.y2 - runs.y1, minlength=len(part))[part]
     largest = np.zeros(runs.count)
     np.maximum.at(largest, runs.mask, size)
@@ -66,9 +60,9 @@ def find_islands(runs: Runs, fraction: float) -> Flags:
 
 def find_holes(runs: Runs, fraction: float) -> Runs:
     """The background that would fill each hole smaller than `fraction` of its mask's area, as runs."""
-    column = runs.mask * (runs.width + 1) + runs.x
+    column = runs.columns()
     follows = np.flatnonzero(column[1:] == column[:-1])  # a gap lies between this run and the next
-    gaps = replace(runs, mask=runs.mask[follows], x=runs.x[follows], y1=runs.y2[follows], y2=runs.y1[follows + 1])
+    gaps = Runs(runs.sizes, runs.mask[follows], runs.x[follows], runs.y2[follows], runs.y1[follows + 1])
     if not len(follows):
         return gaps
     hole = _connected(len(follows), *_links(gaps, corners=False))
@@ -86,8 +80,8 @@ def find_holes(runs: Runs, fraction: float) -> Runs:
 
 def _links(runs: Runs, corners: bool) -> tuple[Int64, Int64]:
     """Pairs of runs, as two arrays of places, that touch across neighbouring columns by a side, or by a corner too."""
-    stride = runs.height + 2  # of one column, so that the foot of one never touches the head of another
-    column = (runs.mask * (runs.width + 1) + runs.x) * stride + 1
+    stride = int(runs.sizes[:, 0].max(initial=0)) + 2  # of a column, so that the foot of one never touches the head of another
+    column = runs.columns() * stride + 1
     begin, end, reach = column + runs.y1, column + runs.y2, int(corners)
     low = np.searchsorted(end, begin + (stride - reach), "right")
     count = np.searchsorted(begin, end + (stride + reach), "left") - low
@@ -97,8 +91,14 @@ def _links(runs: Runs, corners: bool) -> tuple[Int64, Int64]:
 
 
 def _connected(nodes: int, left: Int64, right: Int64) -> Int64:
-    """(nodes,) the lowest node of the connected set that each node is in: linked roots hook on the lower, then all look up."""
-    root = np.arange(nodes)
+    """(nodes,) the lowest node of the connected set that each node is in, by links from lower to higher nodes.
+
+    Linked roots hook on the lower one, then all look up. Most links are to the very next node: those stretches come first.
+    """
+    own = np.arange(nodes)
+    fresh = np.ones(nodes, np.bool_)
+    fresh[right[right == left + 1]] = False
+    root = np.maximum.accumulate(np.where(fresh, own, 0))
     while True:
         a, b = root[left], root[right]
         apart = a != b
@@ -106,15 +106,19 @@ def _connected(nodes: int, left: Int64, right: Int64) -> Int64:
             return root
         a, b = a[apart], b[apart]
         np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
-        while (root[root] != root).any():
-            root = root[root]
+        higher = root[root]
+        while not np.array_equal(higher, root):
+            root, higher = higher, higher[higher]
 
 
 def _joined(runs: Runs, more: Runs) -> Runs:
     """Both as one, in order."""
-    if not len(more.mask):
-        return runs
-    mask, x = np.append(runs.mask, more.mask), np.append(runs.x, more.x)
-    y1, y2 = np.append(runs.y1, more.y1), np.append(runs.y2, more.y2)
-    order = np.argsort((mask * runs.width + x) * runs.height + y1)
-    return replace(runs, mask=mask[order], x=x[order], y1=y1[order], y2=y2[order])
+    both = Runs(
+        runs.sizes,
+        np.append(runs.mask, more.mask),
+        np.append(runs.x, more.x),
+        np.append(runs.y1, more.y1),
+        np.append(runs.y2, more.y2),
+    )
+    place = both.columns() * int(runs.sizes[:, 0].max(initial=0)) + both.y1
+    return both.where(np.argsort(place, kind="stable"))  # stable: it merges the two sorted stretches, in one go

@@ -59,20 +59,22 @@ def measure_overlaps(
     shared = np.clip(size, 0, None).prod(axis=2, dtype=np.float64)
     smaller = np.minimum(area[:, None], area[None, :])
     smaller = np.maximum(smaller, np.finfo(np.float64).tiny)
-    pairs = comparable & (shared > 0) & (shared >= min(iou_limit, containment_limit) * smaller)
+    # A little less than the limit: a product of floats may lie above the whole number that it stands for.
+    pairs = comparable & (shared > 0) & (shared >= 0.999999 * min(iou_limit, containment_limit) * smaller)
     np.fill_diagonal(pairs, False)
     if not pairs.any():
         return Overlaps(pairs, pairs, area, rles is not None)
+    iou, containment = np.zeros((k, k), np.float32), np.zeros((k, k), np.float32)
     if rles is None:
-        iou, containment = shared / np.maximum(area[:, None] + area[None, :] - shared, smaller), shared / smaller
+        iou[:] = shared / np.maximum(area[:, None] + area[None, :] - shared, smaller)
+        containment[:] = shared / smaller
     else:
-        iou, containment = np.zeros((k, k)), np.zeros((k, k))
         some = np.flatnonzero(pairs.any(axis=1))
         codes = [rles[int(i)] for i in some]
         iou[np.ix_(some, some)], containment[np.ix_(some, some)] = masks.iou_and_containment(codes, codes)
     pairs &= iou > 0
-    within = pairs & (containment >= containment_limit) & (area[:, None] <= area[None, :])
-    return Overlaps(pairs & (iou >= iou_limit), within, area, rles is not None)
+    within = pairs & (containment >= np.float32(containment_limit)) & (area[:, None] <= area[None, :])
+    return Overlaps(pairs & (iou >= np.float32(iou_limit)), within, area, rles is not None)
 
 
 def suppress(worse_goes: Flags, alive: Flags) -> tuple[Flags, Int32]:

@@ -16,25 +16,41 @@ import numpy.typing as npt
 from autodistill_grounded_sam.errors import RecordError
 from autodistill_grounded_sam.types import Float32, Rle
 
+Flags = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
 _MORE, _SIGN, _BITS, _ZERO = 32, 16, 31, 48  # flags and digits of one character, which stands at "0" + its value
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The foreground of `count` masks by mask, column, row. A run is column `x`, rows `y1` up to `y2` (exclusive)."""
+    """The foreground of n masks by mask, column, row. A run is column `x`, rows `y1` up to `y2` (exclusive).
 
-    count: int
-    width: int
-    height: int
+    `sizes` (n, 2) are the height and width of each mask: masks of many images go through together, in one numpy call a step.
+    """
+
+    sizes: Int64
     mask: Int64
     x: Int64
     y1: Int64
     y2: Int64
 
-    def where(self, which: npt.NDArray[np.bool_]) -> Runs:
-        """The runs at `which`; the masks keep their places."""
-        return replace(self, mask=self.mask[which], x=self.x[which], y1=self.y1[which], y2=self.y2[which])
+    @property
+    def count(self) -> int:
+        """How many masks, empty ones too."""
+        return len(self.sizes)
+
+    def where(self, which: Flags | Int64) -> Runs:
+        """The runs at `which` (bool or places); the masks keep their places."""
+        return Runs(self.sizes, self.mask[which], self.x[which], self.y1[which], self.y2[which])
+
+    def of_masks(self, which: Flags) -> Runs:
+        """The masks at `which` (count,), without the others."""
+        mine = self.where(which[self.mask])
+        return replace(mine, sizes=self.sizes[which], mask=(np.cumsum(which) - 1)[mine.mask])
+
+    def columns(self) -> Int64:
+        """(runs,) a number for each column of each mask, that of the next column one higher; no two masks have neighbours."""
+        return self.mask * (int(self.sizes[:, 1].max(initial=0)) + 1) + self.x
 
     def areas(self) -> Int64:
         """Pixels of each mask, (count,)."""
@@ -56,62 +72,65 @@ def edges_of_groups(sorted_keys: Int64) -> tuple[Int64, Int64]:
     return np.append(0, last[:-1] + 1), last
 
 
-def read_runs(rles: Sequence[Rle], width: int, height: int) -> Runs:
-    """The runs of masks that all belong to one image; a code of another size, or a damaged one, is a RecordError."""
+def read_runs(rles: Sequence[Rle]) -> Runs:
+    """The runs of masks of any sizes, in order; a damaged code is a RecordError."""
+    sizes = np.array([rle["size"] for rle in rles], np.int64).reshape(-1, 2)
     if not rles:
         nothing = np.zeros(0, np.int64)
-        return Runs(0, width, height, nothing, nothing, nothing, nothing)
-    for rle in rles:
-        if list(rle["size"]) != [height, width]:
-            raise RecordError(
-                f"a mask of an image of {width}x{height} must have size [{height}, {width}], got {list(rle['size'])}"
-            )
+        return Runs(sizes, nothing, nothing, nothing, nothing)
     values, numbers = _read_values([rle["counts"] for rle in rles])
     positions, rows = _positions(values, numbers)
-    if (positions[np.cumsum(rows) - 1, 1] != np.arange(1, len(rles) + 1) * width * height).any() or (
-        np.diff(positions.ravel()) < 0
-    ).any():
+    ends = np.cumsum(sizes.prod(axis=1))
+    wrong = positions[np.cumsum(rows) - 1, 1] != ends
+    if wrong.any() or (np.diff(positions.ravel(), prepend=0) < 0).any():
+        height, width = sizes[wrong.argmax()]
         raise RecordError(f"a mask's run-length code is damaged: its runs do not add up to {width}x{height} pixels")
-    mask = np.repeat(np.arange(len(rles)), rows)
     some = positions[:, 1] > positions[:, 0]
-    return _by_column(mask[some], positions[some, 0], positions[some, 1], len(rles), width, height)
+    mask = np.repeat(np.arange(len(rles)), rows)[some]
+    return _by_column(*_without_seams(mask, positions[some, 0], positions[some, 1]), sizes)
 
 
 def write_rles(runs: Runs) -> list[Rle]:
     """The codes of all masks; the same bytes as pycocotools writes. Runs of one mask may touch."""
     if runs.count == 0:
         return []
-    pixels = runs.width * runs.height
-    begin = runs.mask * pixels + runs.x * runs.height + runs.y1
-    end = begin + runs.y2 - runs.y1
-    fresh = np.ones(len(begin), np.bool_)  # a run at the foot of a column goes on at the head of the next
-    fresh[1:] = (begin[1:] != end[:-1]) | (runs.mask[1:] != runs.mask[:-1])
-    mask, begin, end = runs.mask[fresh], begin[fresh], end[np.append(fresh[1:], True)[: len(end)]]
+    pixels = runs.sizes.prod(axis=1)
+    starts = np.cumsum(pixels) - pixels
+    begin = starts[runs.mask] + runs.x * runs.sizes[runs.mask, 0] + runs.y1
+    mask, begin, end = _without_seams(runs.mask, begin, begin + runs.y2 - runs.y1)
     pieces = np.bincount(mask, minlength=runs.count)
     # Every mask has its edges in a row: its own begin, begin and end of each run, its own end.
-    heads = np.cumsum(2 * pieces + 2) - (2 * pieces + 2)
-    edges = np.empty(int((2 * pieces + 2).sum()), np.int64)
-    edges[heads] = np.arange(runs.count) * pixels
-    edges[heads + 2 * pieces + 1] = edges[heads] + pixels
+    length = 2 * pieces + 2
+    heads = np.cumsum(length) - length
+    edges = np.empty(int(length.sum()), np.int64)
+    edges[heads], edges[heads + length - 1] = starts, starts + pixels
     place = 2 * np.arange(len(begin)) + 2 * mask + 1
     edges[place], edges[place + 1] = begin, end
     counts = np.append(np.diff(edges), 0)
-    at = np.arange(len(counts)) - np.repeat(heads, 2 * pieces + 2)
+    at = np.arange(len(counts)) - np.repeat(heads, length)
     steps = counts.copy()
     steps[2:] -= np.where(at[2:] > 2, counts[:-2], 0)
-    last = at == np.repeat(2 * pieces, 2 * pieces + 2)
-    written = (at < np.repeat(2 * pieces + 1, 2 * pieces + 2)) & ~(last & (counts == 0))
+    left = np.repeat(length, length) - at  # 2 at the last count of a mask, 1 at the gap to the next mask
+    written = (left > 2) | ((left == 2) & (counts > 0))
     texts = _write_values(steps[written], np.add.reduceat(written, heads))
-    return [Rle(size=[runs.height, runs.width], counts=text) for text in texts]
+    return [Rle(size=size, counts=text) for size, text in zip(runs.sizes.tolist(), texts, strict=True)]
+
+
+def _without_seams(mask: Int64, begin: Int64, end: Int64) -> tuple[Int64, Int64, Int64]:
+    """Runs of one mask that touch end to end as one: at the foot of a column, or where a code has a gap of length 0."""
+    fresh = np.ones(len(begin) + 1, np.bool_)
+    np.logical_or(begin[1:] != end[:-1], mask[1:] != mask[:-1], out=fresh[1:-1])
+    return mask[fresh[:-1]], begin[fresh[:-1]], end[fresh[1:]]
 
 
 def _read_values(texts: Sequence[str]) -> tuple[Int64, Int64]:
     """Every signed number of the joined codes, and how many numbers each code holds."""
-    codes = np.frombuffer("".join(texts).encode("ascii", "replace"), np.uint8).astype(np.int64) - _ZERO
+    joined = "".join(texts)
+    codes = np.frombuffer(joined.encode("ascii", "replace"), np.uint8).astype(np.int64) - _ZERO
     stops = np.cumsum([len(text) for text in texts])
     lasts = np.flatnonzero((codes & _MORE) == 0)
-    whole = bool((np.diff(stops, prepend=0) > 0).all()) and bool(((codes >= 0) & (codes < 64)).all())
-    if not whole or (codes[stops - 1] & _MORE).any():
+    known = joined.isascii() and all(texts) and bool(((codes >= 0) & (codes < 64)).all())
+    if not known or (codes[stops - 1] & _MORE).any():
         raise RecordError("a mask's run-length code is damaged: it is empty, cut, or holds characters that no COCO code has")
     firsts = np.append(0, lasts[:-1] + 1)
     digits = lasts - firsts + 1
@@ -143,25 +162,26 @@ def _positions(values: Int64, numbers: Int64) -> tuple[Int64, Int64]:
     return np.cumsum(lengths.ravel()).reshape(-1, 2), rows
 
 
-def _by_column(mask: Int64, begin: Int64, end: Int64, count: int, width: int, height: int) -> Runs:
-    """Cut runs that go on in the next column."""
-    column, last = begin // height, (end - 1) // height
-    spans = last - column + 1
-    y1, y2 = begin - column * height, end - last * height
+def _by_column(mask: Int64, begin: Int64, end: Int64, sizes: Int64) -> Runs:
+    """Cut runs that go on in the next column; `begin` and `end` count the pixels of all masks, end to end."""
+    pixels = sizes.prod(axis=1)
+    height, start = sizes[mask, 0], (np.cumsum(pixels) - pixels)[mask]
+    begin, end = begin - start, end - start
+    x, last = begin // height, (end - 1) // height
+    y1, y2, spans = begin - x * height, end - last * height, last - x + 1
     if len(spans) and spans.max() > 1:
         piece = np.arange(int(spans.sum())) - np.repeat(np.cumsum(spans) - spans, spans)
-        spans = np.repeat(spans, spans)
-        y1 = np.where(piece == 0, np.repeat(y1, spans[piece == 0]), 0)
-        y2 = np.where(piece == spans - 1, np.repeat(y2, spans[piece == 0]), height)
-        column = np.repeat(column, spans[piece == 0]) + piece
-        mask = np.repeat(mask, spans[piece == 0])
-    return Runs(count, width, height, mask, column - mask * width, y1, y2)
+        whole = np.repeat(np.arange(len(spans)), spans)
+        y1 = np.where(piece == 0, y1[whole], 0)
+        y2 = np.where(piece == spans[whole] - 1, y2[whole], height[whole])
+        mask, x = mask[whole], x[whole] + piece
+    return Runs(sizes, mask, x, y1, y2)
 
 
 def _write_values(values: Int64, numbers: Int64) -> list[str]:
     """One text for each `numbers` of the signed values: groups of five bits, lowest first."""
     groups: list[Int64] = []
-    used: list[npt.NDArray[np.bool_]] = []
+    used: list[Flags] = []
     rest, active = values, np.ones(len(values), np.bool_)
     while active.any():
         group, rest = rest & _BITS, rest >> 5

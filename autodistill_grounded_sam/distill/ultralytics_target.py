@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _OWN_SETTINGS = ("data", "project", "name", "save_dir", "mode", "task", "model", "exist_ok", "resume", "cfg")
 _FIGURES = {"precision": "precision", "recall": "recall", "mAP50": "mAP50", "mAP50-95": "mAP50_95"}
+_FLAGS = {"batch": "batch-size"}  # where the command line has another word
 _MAX_MASK_PIXELS = 4_000_000  # 100 masks of a larger picture would fill the memory; a student sees 640 px of it anyway
 OnEpoch = Callable[[int, int, Mapping[str, float]], None]  # epoch (from 1), epochs, figures so far
 
@@ -266,7 +267,7 @@ def _command(model: str, dataset: Path, out: Path, **options: Any) -> str:
     words = ["grounded-sam", "distill", str(dataset), "--target", model, "--out", str(out)]
     settings = options.pop("settings")
     for name, value in options.items():
-        words += [f"--{name}", str(value)]
+        words += [f"--{_FLAGS.get(name, name)}", str(value)]
     for name, value in settings.items():
         words += ["--set", f"{name}={value}"]
     return shlex.join(words)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autodistill_grounded_sam.datasets import read_yolo_rows, yolo_class_names
+from autodistill_grounded_sam.datasets import IMAGE_SUFFIXES, read_yolo_rows, yolo_class_names, yolo_label_file
 from autodistill_grounded_sam.errors import DatasetError
 
 
@@ -39,7 +39,7 @@ def check_yolo_dataset(dataset: Path) -> YoloDataset:
     valid = _folders(file, root, "val", content.get("val", content.get("valid", content.get("validation"))))
     objects, file_with_boxes = 0, None
     for folder in (*train, *valid):
-        for label_file in sorted(_labels_folder(folder).rglob("*.txt")):
+        for label_file in _label_files(folder):
             rows, are_boxes = _look_at(label_file, len(classes))
             objects += rows if folder in train else 0
             file_with_boxes = file_with_boxes or (label_file if are_boxes else None)
@@ -65,10 +65,10 @@ def _folders(file: Path, root: Path, key: str, value: Any) -> tuple[Path, ...]:
     return tuple(folders)
 
 
-def _labels_folder(images: Path) -> Path:
-    """Where ultralytics looks for labels: the last `images` of the path turned into `labels`."""
-    head, found, tail = f"{images.as_posix()}/".rpartition("/images/")
-    return Path(f"{head}/labels/{tail}") if found else images
+def _label_files(images: Path) -> list[Path]:
+    """The label files that ultralytics reads: those of images. Others (`confidence-<name>.txt`) are none of its business."""
+    files = {yolo_label_file(path) for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
+    return sorted(file for file in files if file.is_file())
 
 
 def _look_at(label_file: Path, classes: int) -> tuple[int, bool]:

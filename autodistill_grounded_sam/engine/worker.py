@@ -8,6 +8,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import SeeConfig, checked
+from autodistill_grounded_sam.engine.tiles import TiledDetector
 from autodistill_grounded_sam.errors import ImageReadError, PluginError
 from autodistill_grounded_sam.images import read_image
 from autodistill_grounded_sam.masks import encode_mask
@@ -66,6 +68,8 @@ class SeeWorker:
                 floor=self._see.floor,
             ),
         )
+        if self._see.tiles:
+            self._detector = TiledDetector(self._detector)
         self._segmenter: Segmenter | None = None
         if self._see.masks != "none":
             self._segmenter = cast(Segmenter, plugins.load("segmenters", self._see.segmenter, device=device, offline=offline))
@@ -92,6 +96,15 @@ class SeeWorker:
         answers = self._segmented(readable, pixels, self._detected(readable, pixels))
         by_id = dict(zip((item.image.id for item in readable), answers, strict=True))
         return [_sighting(item, by_id.get(item.image.id)) for item in decoded]
+
+    def look_at(self, image_rgb: RgbImage) -> Candidates:
+        """What is seen in one upright image that is in memory and belongs to no run; raises ImageReadError if it is too large."""
+        height, width = image_rgb.shape[:2]
+        item = Decoded(ImageRecord("image", "", Path("image"), width, height), image_rgb)
+        (answer,) = self._segmented([item], [image_rgb], self._detected([item], [image_rgb]))
+        if isinstance(answer, ImageReadError):
+            raise answer
+        return answer
 
     def wanted(self, image: ImageRecord, candidates: Candidates) -> npt.NDArray[np.bool_]:
         """Which candidates get a mask, (n,); the others get an empty one. All of them, unless a subclass says otherwise."""

@@ -1,1 +1,1 @@
-"""Labels or a student against a human reference in COCO form. Read `measure.evaluate_labels` first."""
+"""Labels or a student against a human reference in COCO form. Read `report.evaluate_labels` first."""

@@ -36,16 +36,16 @@ class CocoWriter(FolderWriter):
         )
         sizes = areas(labels.rle).tolist() if labels.rle is not None else [None] * len(labels)
         rows = []
-        for place, (x1, y1, x2, y2) in enumerate(written.xyxy):
+        for place, xyxy in enumerate(written.xyxy):
             self._counts[f"{split}_annotations"] += 1
-            width, height = x2 - x1, y2 - y1
+            xywh = _xywh(xyxy)
             rows.append(
                 {
                     "id": self._counts[f"{split}_annotations"],
                     "image_id": image_id,
                     "category_id": written.class_id[place] + 1,
-                    "bbox": [round(number, 3) for number in (x1, y1, width, height)],
-                    "area": round(width * height, 3) if sizes[place] is None else sizes[place],
+                    "bbox": [round(number, 3) for number in xywh],
+                    "area": round(xywh[2] * xywh[3], 3) if sizes[place] is None else sizes[place],
                     "iscrowd": 0,
                     "segmentation": [] if written.rle is None else written.rle[place],
                     "score": round(float(labels.score[place]), 6),
@@ -83,10 +83,15 @@ class CocoWriter(FolderWriter):
                 row = next(annotations[written.split], None)
                 if row is None or row["category_id"] != class_id + 1:
                     raise ExportError(f"coco dataset {self.out}: label {place} of {written.file_name} was not read back")
+                if max(abs(a - b) for a, b in zip(row["bbox"], _xywh(written.xyxy[place]), strict=True)) > 1e-3:
+                    raise ExportError(f"coco dataset {self.out}: a box of {written.file_name} came back in another place")
                 found.per_class[class_id] += 1
                 if written.rle is not None:  # an equal code is an equal mask, and needs no decoding
                     rle = written.rle[place]
                     found.ious.append(1.0 if row["segmentation"] == rle else mask_iou(rle, row["segmentation"]))
+        for split in SPLITS:
+            if next(annotations[split], None) is not None:
+                raise ExportError(f"coco dataset {self.out}: {split}/{COCO_FILE} holds more labels than were written")
         if found.ious and min(found.ious) < 1:
             raise ExportError(f"coco dataset {self.out}: a mask came back changed (IoU {min(found.ious):.3f})")
         return found
@@ -97,6 +102,11 @@ class CocoWriter(FolderWriter):
     def _append(self, split: Split, part: str, rows: list[dict[str, Any]]) -> None:
         with self._part_file(split, part).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _xywh(xyxy: list[float]) -> list[float]:
+    x1, y1, x2, y2 = xyxy
+    return [x1, y1, x2 - x1, y2 - y1]
 
 
 def _lines(file: Path) -> Iterator[str]:

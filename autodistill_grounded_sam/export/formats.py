@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.export.coco import CocoWriter
 from autodistill_grounded_sam.export.writing import FolderWriter
-from autodistill_grounded_sam.export.yolo import YoloBoxWriter, YoloSegWriter
+from autodistill_grounded_sam.export.yolo import YoloBoxWriter, YoloSegWriter, YoloWriter
 from autodistill_grounded_sam.protocols import DatasetWriter
 from autodistill_grounded_sam.types import DatasetSummary, ImageRecord, Labels, Split
 
@@ -24,18 +25,22 @@ def export_dataset(
     split: Callable[[ImageRecord], Split],
     stems: Mapping[str, str],
     notes: Sequence[str] = (),
+    confidence_files: bool = False,
 ) -> DatasetSummary:
     """Write the labelled images into the folder `out` and say what was read back from it.
 
     `writer_type` is a name of FORMATS or anything that builds a DatasetWriter from (out, class_names, stems, notes=...). `stems`
-    gives the file stem of every image id, `split` its side. Rows are taken one at a time. Raises ExportError and leaves `out` as
-    it was.
+    gives the file stem of every image id, `split` its side. `confidence_files` writes the scores beside the labels of the YOLO
+    formats, which have no place for them (see `YoloWriter`), and changes nothing in others. Rows are taken one at a time. Raises
+    ExportError and leaves `out` as it was.
     """
     if isinstance(writer_type, str):
         if writer_type not in FORMATS:
             raise ConfigError(f"unknown format {writer_type!r}; known are {', '.join(FORMATS)}")
         writer_type = FORMATS[writer_type]
-    with writer_type(out, class_names, stems, notes=notes) as writer:
+    takes_scores = isinstance(writer_type, type) and issubclass(writer_type, YoloWriter)
+    more: dict[str, Any] = {"confidence_files": True} if confidence_files and takes_scores else {}
+    with writer_type(out, class_names, stems, notes=notes, **more) as writer:
         for image, labels in rows:
             writer.write(image, labels, split(image))
         return writer.finish()

@@ -57,7 +57,7 @@ def ring_of(rle: Rle) -> tuple[Ring, int]:
     painted = _paint(exact, crop.shape)
     for tolerance_px in TOLERANCES_PX:
         ring = _walk(root, 0, tolerance_px)[:-1]
-        if len(ring) >= 4 and _iou(_paint(ring, crop.shape), painted) >= SIMPLE_IOU:
+        if len(ring) >= 4 and all(map(_is_alike, _paint(ring, crop.shape), painted)):
             return _pixels(ring, x1, y1), left_out
     return _pixels(exact, x1, y1), left_out
 
@@ -167,8 +167,10 @@ def _pixels(points: IntPoints, x1: int, y1: int) -> Ring:
     return ring
 
 
-def _paint(ring: IntPoints, shape: tuple[int, int]) -> Mask:
-    return paint_as_trainer(_pixels(ring, 0, 0), shape[1], shape[0])
+def _paint(ring: IntPoints, shape: tuple[int, int]) -> tuple[Mask, Mask]:
+    """The masks of the ring for ultralytics' training, and for all that paint it as it stands (supervision, our reader)."""
+    ring_px, (height, width) = _pixels(ring, 0, 0), shape
+    return paint_as_trainer(ring_px, width, height), fill_polygon(ring_px, width, height)
 
 
 def _resample(ring_px: Ring) -> Ring:
@@ -180,5 +182,5 @@ def _resample(ring_px: Ring) -> Ring:
     return np.stack([np.interp(places, corners, closed[:, axis]) for axis in (0, 1)], axis=1)
 
 
-def _iou(first: Mask, second: Mask) -> float:
-    return float((first & second).sum() / max(1, (first | second).sum()))
+def _is_alike(first: Mask, second: Mask) -> bool:
+    return bool((first & second).sum() >= SIMPLE_IOU * (first | second).sum())

@@ -33,6 +33,8 @@ SPLITS: tuple[Split, ...] = ("train", "valid")
 COMPARED_LABELS = 5000
 # Files that trainers leave in a dataset (ultralytics' label cache, images kept as arrays): not a reason to refuse it.
 TRAINER_SUFFIXES = (".cache", ".npy")
+# Files that a desktop leaves in every folder somebody has looked into: nor are these.
+DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 ImageSource = Callable[[ImageRecord], tuple[bytes, str]]
 WriterType = TypeVar("WriterType", bound="FolderWriter")
@@ -81,6 +83,9 @@ class FolderWriter(ABC):
         link: bool = False,
         image_source: ImageSource = upright_bytes,
     ) -> None:
+        if len(set(stems.values())) < len(stems):
+            twice = next(stem for stem, count in Counter(stems.values()).items() if count > 1)
+            raise ExportError(f"two images of the dataset {out} have one file stem {twice!r}; `dataset_stems` gives unique ones")
         self.out = Path(out)
         self.partial = self.out / f".partial-{self.name}"
         self.class_names = tuple(class_names)
@@ -90,14 +95,20 @@ class FolderWriter(ABC):
         self._image_source = image_source
         self._counts: Counter[str] = Counter()  # of anything that a note is made of
         self._summary: DatasetSummary | None = None
+        self._was_there = True
 
     def __enter__(self: WriterType) -> WriterType:
+        self._was_there = self.out.exists()
         with _disk_errors(self.out):
             _require_ours(self.out, self.entries)
-            shutil.rmtree(self.partial, ignore_errors=True)  # of a killed export
-            for split in SPLITS:
-                (self.partial / self.image_folder.format(split=split)).mkdir(parents=True)
-            self._spool_file.touch()
+            try:
+                shutil.rmtree(self.partial, ignore_errors=True)  # of a killed export
+                for split in SPLITS:
+                    (self.partial / self.image_folder.format(split=split)).mkdir(parents=True)
+                self._spool_file.touch()
+            except OSError:
+                self._sweep()
+                raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -108,7 +119,7 @@ class FolderWriter(ABC):
                 with _disk_errors(self.out):
                     self._put_in_place()
         finally:
-            shutil.rmtree(self.partial, ignore_errors=True)
+            self._sweep()
 
     def write(self, image: ImageRecord, labels: Labels, split: Split) -> None:
         """Add an image with its labels. Images that failed or wait for review are counted, not written.
@@ -154,10 +165,13 @@ class FolderWriter(ABC):
                 told = "; ".join(self._told()) or "none was given"
                 raise ExportError(f"no image to write into the dataset {self.out}: {told}")
             self._complete()
-            found = self._read_back()
+            try:
+                found = self._read_back()
+            except (ValueError, KeyError, TypeError) as error:  # what the readers raise for files that are not what they claim
+                raise ExportError(f"{self.name} dataset {self.out} cannot be read back: {error}") from error
         for split in SPLITS:
             folder = self.partial / self.image_folder.format(split=split)
-            images = sum(1 for path in folder.iterdir() if path.suffix not in (".json", *TRAINER_SUFFIXES))
+            images = sum(1 for path in folder.iterdir() if path.suffix != ".json")
             if images != self._counts[split]:
                 raise ExportError(
                     f"{self.name} dataset {self.out}: wrote {self._counts[split]} {split} images, {images} are there"
@@ -230,22 +244,41 @@ class FolderWriter(ABC):
     def _write_image(self, image: ImageRecord, data: bytes, path: Path) -> None:
         if self._link and hashlib.sha256(data).hexdigest() == image.digest:
             with contextlib.suppress(OSError):  # another file system, or one without links: copy
-                os.link(image.path, path)
+                os.link(image.path.resolve(), path)  # of a symbolic link, Linux would link the link
                 return
         path.write_bytes(data)
 
     def _put_in_place(self) -> None:
         old = _marked(self.out)
+        marker = (self.out / MARKER).read_bytes() if (self.out / MARKER).exists() else None
         new = {entry: _file_count(self.partial / entry) for entry in self.entries}
         away = self.partial / "replaced"
         away.mkdir()
-        self._write_marker({**old, **new})  # both are ours, should this be killed half-way
-        for entry in old:
-            if (self.out / entry).exists():
-                (self.out / entry).rename(away / entry)
-        for entry in new:
-            (self.partial / entry).rename(self.out / entry)
-        self._write_marker(new)
+        moves = [(self.out / entry, away / entry) for entry in old if (self.out / entry).exists()]
+        moves += [(self.partial / entry, self.out / entry) for entry in new]
+        done: list[tuple[Path, Path]] = []
+        # Both are ours, should this be killed half-way, and whichever is there must not count as added to.
+        self._write_marker({entry: max(old.get(entry, 0), new.get(entry, 0)) for entry in {**old, **new}})
+        try:
+            for source, target in moves:
+                source.rename(target)
+                done.append((source, target))
+            self._write_marker(new)
+        except OSError:
+            for source, target in reversed(done):
+                target.rename(source)
+            if marker is None:
+                (self.out / MARKER).unlink()
+            else:
+                (self.out / MARKER).write_bytes(marker)
+            raise
+
+    def _sweep(self) -> None:
+        """Take away what is part-made, and the folder itself if it was made for a dataset that came to nothing."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+        if not self._was_there:
+            with contextlib.suppress(OSError):  # not empty: the dataset is in it
+                self.out.rmdir()
 
     def _write_marker(self, entries: Mapping[str, int]) -> None:
         content = {
@@ -300,7 +333,7 @@ def _require_ours(out: Path, entries: Sequence[str]) -> None:
 def _marked(out: Path) -> dict[str, int]:
     try:
         entries: dict[str, Any] = json.loads((out / MARKER).read_text(encoding="utf-8"))["entries"]
-        return {str(entry): int(count) for entry, count in entries.items() if Path(entry).name == entry}
+        return {str(entry): int(count) for entry, count in entries.items() if Path(entry).name == entry != ".."}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # no marker, or none of ours: then nothing here is ours to replace
 
@@ -308,4 +341,8 @@ def _marked(out: Path) -> dict[str, int]:
 def _file_count(entry: Path) -> int:
     if entry.is_file():
         return 1
-    return sum(1 for path in entry.rglob("*") if path.is_file() and path.suffix not in TRAINER_SUFFIXES)
+    return sum(1 for path in entry.rglob("*") if path.is_file() and not _is_left_by_others(path))
+
+
+def _is_left_by_others(path: Path) -> bool:
+    return path.suffix in TRAINER_SUFFIXES or path.name in DESKTOP_FILES

@@ -6,8 +6,9 @@ is a background image; `path` is left out of data.yaml, so that the folder can b
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +17,31 @@ from autodistill_grounded_sam.datasets import fill_polygon, read_yolo_rows
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.polygons import ring_of, ring_of_box
 from autodistill_grounded_sam.export.writing import SPLITS, FolderWriter, ReadBack, Written
-from autodistill_grounded_sam.masks import encode_mask, mask_iou
+from autodistill_grounded_sam.masks import areas, encode_mask, mask_iou
 from autodistill_grounded_sam.types import ImageRecord, Labels
 
 MIN_SIDE_PX = 10  # ultralytics takes a smaller image for corrupt (`check_image`)
 
 
-class _YoloWriter(FolderWriter):
+class YoloWriter(FolderWriter):
+    """What both YOLO formats share.
+
+    `confidence_files=True` writes `labels/confidence-<stem>.txt` for every image, one score a line in the order of its label
+    rows: the place and the form of autodistill's `record_confidence`. Readers find labels by the names of the images, so they
+    never open these; an image that is itself called `confidence-...` keeps its label file, and the other goes without scores.
+    """
+
     entries: ClassVar[tuple[str, ...]] = ("data.yaml", "train", "valid")
     image_folder: ClassVar[str] = "{split}/images"
 
-    def _rows(self, image: ImageRecord, labels: Labels) -> list[npt.NDArray[np.float64]]:
+    def __init__(
+        self, out: Path, class_names: Sequence[str], stems: Mapping[str, str], *, confidence_files: bool = False, **settings: Any
+    ) -> None:
+        super().__init__(out, class_names, stems, **settings)
+        self._confidence_files = confidence_files
+        self._label_stems = {stem.casefold() for stem in stems.values()} if confidence_files else set()
+
+    def _rows(self, written: Written) -> list[npt.NDArray[np.float64]]:
         """For every label the numbers after its class, normalised to 0..1."""
         raise NotImplementedError
 
@@ -38,7 +53,7 @@ class _YoloWriter(FolderWriter):
     def _write_labels(self, image: ImageRecord, labels: Labels, written: Written) -> None:
         rows = [
             " ".join([str(class_id), *(f"{number:.6f}" for number in row)])
-            for class_id, row in zip(written.class_id, self._rows(image, labels), strict=True)
+            for class_id, row in zip(written.class_id, self._rows(written), strict=True)
         ]
         twice = len(rows) - len(set(rows))
         if twice:
@@ -46,19 +61,34 @@ class _YoloWriter(FolderWriter):
         label_file = self._label_file(written)
         label_file.parent.mkdir(exist_ok=True)
         label_file.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+        if self._confidence_files:
+            self._write_confidence(label_file, labels)
+
+    def _write_confidence(self, label_file: Path, labels: Labels) -> None:
+        name = f"confidence-{label_file.name}"
+        if name.removesuffix(".txt").casefold() in self._label_stems:
+            self._counts["image(s) have no confidence file: another image's label file has that name"] += 1
+            return
+        text = "".join(f"{score}\n" for score in labels.score.tolist())
+        label_file.with_name(name).write_text(text, encoding="utf-8")
 
     def _complete(self) -> None:
         import yaml
 
         for split in SPLITS:
             (self.partial / split / "labels").mkdir(exist_ok=True)
-        valid = "valid/images"
-        if not self._counts["valid"]:  # ultralytics refuses a `val` without images
-            valid = "train/images"
+        train, valid = (split if self._counts[split] else "" for split in SPLITS)
+        if not train or not valid:  # ultralytics refuses a split without images
             self._notes.append(
-                "no image fell to valid: data.yaml names train/images as val, so its figures say nothing about new images"
+                f"no image fell to {'valid' if train else 'train'}: data.yaml names {train or valid}/images as train and val, "
+                "so its figures say nothing about new images"
             )
-        settings = {"train": "train/images", "val": valid, "nc": len(self.class_names), "names": list(self.class_names)}
+        settings = {
+            "train": f"{train or valid}/images",
+            "val": f"{valid or train}/images",
+            "nc": len(self.class_names),
+            "names": list(self.class_names),
+        }
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
         (self.partial / "data.yaml").write_text(text, encoding="utf-8")
 
@@ -72,52 +102,75 @@ class _YoloWriter(FolderWriter):
                     f"but {class_id.tolist()} were read back"
                 )
             found.per_class.update(class_id.tolist())
-            if compare and written.rle and len(rows[0]) > 5:
-                for rle, row in zip(written.rle, rows, strict=True):
-                    ring = row.reshape(-1, 2) * (written.width, written.height)
-                    found.ious.append(mask_iou(rle, encode_mask(fill_polygon(ring, written.width, written.height))))
+            if compare:
+                self._compare(written, rows, found)
         return found
+
+    def _compare(self, written: Written, rows: list[npt.NDArray[np.float64]], found: ReadBack) -> None:
+        """Compare rows with their source; raise ExportError where an object is not where it was."""
+        raise NotImplementedError
 
     def _label_file(self, written: Written) -> Path:
         return (self.partial / written.split / "labels" / written.file_name).with_suffix(".txt")
 
 
-class YoloSegWriter(_YoloWriter):
+class YoloSegWriter(YoloWriter):
     """One ring an object: `class x1 y1 x2 y2 ...`, see `polygons`. An object whose mask is empty gets the ring of its box."""
 
     name: ClassVar[str] = "yolo-seg"
 
-    def _rows(self, image: ImageRecord, labels: Labels) -> list[npt.NDArray[np.float64]]:
+    def _check(self, image: ImageRecord, labels: Labels) -> None:
+        super()._check(image, labels)
         if labels.rle is None:
             raise ExportError(
                 f"{image.id} has no masks (the run was made without), so yolo-seg cannot be written: use --format yolo"
             )
+
+    def _rows(self, written: Written) -> list[npt.NDArray[np.float64]]:
         rows = []
-        for rle, xyxy in zip(labels.rle, _inside(labels.xyxy, image), strict=True):
+        for rle, xyxy in zip(written.rle or [], _inside(written), strict=True):
             ring, left_out = ring_of(rle)
             if left_out:
                 self._counts["speck(s) were left out of a ring: the bridge to one would paint more than it holds"] += left_out
             if not len(ring):
                 self._counts["object(s) without a mask are written as the ring of their box"] += 1
                 ring = ring_of_box(xyxy)
-            rows.append((ring / (image.width, image.height)).reshape(-1))
+            rows.append((ring / (written.width, written.height)).reshape(-1))
         return rows
 
+    def _compare(self, written: Written, rows: list[npt.NDArray[np.float64]], found: ReadBack) -> None:
+        for rle, row in zip(written.rle or [], rows, strict=True):
+            if len(row) < 6:
+                raise ExportError(f"{self.name} dataset {self.out}: a ring of {written.file_name} came back as a box")
+            if not areas([rle])[0]:
+                continue  # written as its box: there is nothing to compare
+            ring = row.reshape(-1, 2) * (written.width, written.height)
+            iou = mask_iou(rle, encode_mask(fill_polygon(ring, written.width, written.height)))
+            if iou == 0:
+                raise ExportError(f"{self.name} dataset {self.out}: an object of {written.file_name} came back in another place")
+            found.ious.append(iou)
 
-class YoloBoxWriter(_YoloWriter):
+
+class YoloBoxWriter(YoloWriter):
     """One box an object: `class x_centre y_centre width height`."""
 
     name: ClassVar[str] = "yolo"
 
-    def _rows(self, image: ImageRecord, labels: Labels) -> list[npt.NDArray[np.float64]]:
-        xyxy = _inside(labels.xyxy, image)
+    def _rows(self, written: Written) -> list[npt.NDArray[np.float64]]:
+        xyxy = _inside(written)
         centre_size = np.concatenate([(xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]], axis=1)
-        return list(centre_size / (image.width, image.height, image.width, image.height))
+        return list(centre_size / (written.width, written.height, written.width, written.height))
+
+    def _compare(self, written: Written, rows: list[npt.NDArray[np.float64]], found: ReadBack) -> None:
+        for row, expected in zip(rows, self._rows(written), strict=True):
+            if len(row) != 4 or np.abs(row - expected).max() > 1e-6:  # six digits are written
+                raise ExportError(f"{self.name} dataset {self.out}: a box of {written.file_name} came back in another place")
 
 
-def _inside(xyxy: npt.NDArray[np.float32], image: ImageRecord) -> npt.NDArray[np.float64]:
-    """The boxes (n, 4) cut at the image's edges, and at least one pixel wide and high, so that none is lost."""
-    size = np.array([image.width, image.height], np.float64)
-    low = np.clip(xyxy[:, :2].astype(np.float64), 0, size - 1)
-    high = np.clip(np.maximum(xyxy[:, 2:].astype(np.float64), low + 1), 0, size)
+def _inside(written: Written) -> npt.NDArray[np.float64]:
+    """The boxes (n, 4) in pixels, cut at the image's edges, and at least one pixel wide and high, so that none is lost."""
+    xyxy = np.array(written.xyxy, np.float64).reshape(-1, 4)
+    size = np.array([written.width, written.height], np.float64)
+    low = np.clip(xyxy[:, :2], 0, size - 1)
+    high = np.clip(np.maximum(xyxy[:, 2:], low + 1), 0, size)
     return np.concatenate([low, high], axis=1)

@@ -60,6 +60,8 @@ def official_model() -> Any:
     """A random SAM of the authors' own code, in sizes that none of their releases has."""
     from functools import partial
 
+    import torch
+
     pytest.importorskip("segment_anything", reason="the authors' code (extra `original`) is not installed")
     from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
     from torch.nn import LayerNorm
@@ -73,9 +75,9 @@ def official_model() -> Any:
     decoder = MaskDecoder(
         num_multimask_outputs=3, transformer=transformer, transformer_dim=32, iou_head_depth=4, iou_head_hidden_dim=20
     )
-    model = randomised(Sam(encoder, prompts, decoder), seed=5)
-    matrix = model.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-    matrix.copy_(matrix / matrix.std())
+    model = randomised(Sam(encoder, prompts, decoder), seed=10)  # of the seeds tried, the one whose masks fill about half
+    matrix = model.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix  # a buffer, which `randomised` does not reach
+    matrix.copy_(torch.randn(matrix.shape, generator=torch.Generator().manual_seed(10)))
     return model
 
 

@@ -173,7 +173,7 @@ def test_folders_that_are_not_a_whole_sam_are_refused(folder, tmp_path):
     weights = load_file(partial_ / "model.safetensors")
     del weights["mask_decoder.iou_token.weight"]
     save_file(weights, partial_ / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(WeightsError, match="lacks 1 of SAM's weights: mask_decoder.iou_token.weight"):
+    with pytest.raises(WeightsError, match=r"lacks 1 of SAM's weights: mask_decoder\.iou_token\.weight"):
         Sam(str(partial_))
     damaged = Path(shutil.copytree(folder, tmp_path / "damaged"))
     (damaged / "model.safetensors").write_bytes(b"\x00" * 100)

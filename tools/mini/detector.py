@@ -152,8 +152,9 @@ def quick_figures(model: GroundingDinoForObjectDetection, tokenizer: BertTokeniz
                 hits[bool(unseen[kind])].append((value, bool(own)))
     good = [hit for side in hits.values() for value, hit in side if value >= 0.35]
     total = sum(counts.values())
+    ap50 = {side: _average_precision(hits[side], counts[side]) for side in (False, True)}
     return (
-        f"AP50 seen {_average_precision(hits[False], counts[False]):.3f} unseen {_average_precision(hits[True], counts[True]):.3f}, "
+        f"AP50 seen {ap50[False]:.3f} unseen {ap50[True]:.3f}, "
         f"at 0.35 precision {np.mean(good or [0]):.3f} recall {sum(good) / total:.3f}, named rightly {np.mean(named or [0]):.3f}"
     )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodistill_grounded_sam.detect.tiles import OVERLAP, TiledDetector, tiles
+from autodistill_grounded_sam.engine.tiles import OVERLAP, TiledDetector, tiles
 from autodistill_grounded_sam.types import Candidates, RgbImage
 
 
@@ -23,7 +24,7 @@ def test_tiles__cover_every_pixel_and_overlap(width: int, height: int) -> None:
     assert bool(found) == (max(width, height) > 640)
     assert not found or cover.all()
     columns = sorted({(x1, x2) for x1, _, x2, _ in found})
-    assert all(a[1] - b[0] >= 640 * OVERLAP - 1 for a, b in zip(columns, columns[1:], strict=False))
+    assert all(a[1] - b[0] >= 640 * OVERLAP - 1 for a, b in pairwise(columns))
 
 
 class WhiteSpots:

@@ -1,0 +1,112 @@
+"""What a run is set up with: its worker, its batch size, what its store belongs to, and what run.json tells people about it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from autodistill_grounded_sam import plugins, weights
+from autodistill_grounded_sam.config import DecideConfig, LabelConfig, checked
+from autodistill_grounded_sam.decide.chain import decide
+from autodistill_grounded_sam.engine.worker import SeeWorker, pick_device
+from autodistill_grounded_sam.ontology import Ontology
+from autodistill_grounded_sam.protocols import WorkerSpec
+from autodistill_grounded_sam.store.store import StoreWriter, recorded_batch_size
+from autodistill_grounded_sam.types import REASONS, Candidates, ImageRecord, Reason
+
+AUTO_BATCH = {"cpu": 4, "mps": 4, "cuda": 8}  # a CPU gains nothing from more, a 16 GB card holds 8 images of 800 x 1333
+_PACKAGES = ("autodistill-grounded-sam", "torch", "transformers", "numpy", "pillow", "opencv-python-headless", "pyarrow")
+
+
+class KeptMasksWorker(SeeWorker):
+    """Makes masks only for candidates that `decide` would look at today: those that pass thresholds and negatives."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        super().__init__(spec)
+        self._decide = checked(DecideConfig, dict(spec["decide"]))
+        self._ontology = Ontology.from_document(spec["ontology"])
+
+    def wanted(self, image: ImageRecord, candidates: Candidates) -> npt.NDArray[np.bool_]:
+        reasons = decide(candidates, self._ontology, self._decide, image.width, image.height).reasons
+        by_score = [REASONS.index(Reason.THRESHOLD), REASONS.index(Reason.NEGATIVE)]
+        return ~np.isin(reasons, by_score)
+
+
+def worker_type_of(config: LabelConfig) -> type[SeeWorker]:
+    return KeptMasksWorker if config.see.masks == "kept" else SeeWorker
+
+
+def worker_spec(config: LabelConfig, ontology: Ontology, prompt_groups: Sequence[Sequence[str]] | None = None) -> WorkerSpec:
+    """All that a worker is built from, as plain data. `prompt_groups` decide which prompts share a caption: a run keeps those
+    of its first day."""
+    return {
+        "see": config.see.model_dump(),
+        "device": config.run.device,
+        "offline": config.run.offline,
+        "prompts": list(ontology.prompts),
+        "prompt_groups": [list(group) for group in (ontology.prompt_groups if prompt_groups is None else prompt_groups)],
+        "decide": config.decide.model_dump(),
+        "ontology": ontology.document(),
+    }
+
+
+def identity_of(config: LabelConfig, ontology: Ontology) -> dict[str, Any]:
+    """What a store belongs to. With masks of the kept ones only, also what decided which those are."""
+    image_settings = config.see.model_dump(mode="json", exclude={"detector", "segmenter", "max_megapixels"})
+    identity: dict[str, Any] = {
+        "prompts": list(ontology.prompts),
+        "detector": _model("detectors", config.see.detector, config.run.offline),
+        "segmenter": None,
+        "see": image_settings,
+    }
+    if config.see.masks != "none":
+        identity["segmenter"] = _model("segmenters", config.see.segmenter, config.run.offline)
+    if config.see.masks == "kept":
+        identity["masks of"] = {"decide": config.decide.model_dump(mode="json"), "ontology": ontology.document()}
+    return identity
+
+
+def _model(role: str, name: str, offline: bool) -> dict[str, str | None]:
+    plugin = plugins.find(role, name)
+    if not plugin.built_in:
+        return {"name": f"{plugin.target} of {plugin.distribution}", "sha256": None}
+    return {"name": name, "sha256": weights.find_weights(name, cast(weights.Role, role[:-1]), offline=offline).sha256}
+
+
+def batch_size_of(config: LabelConfig, run: Path) -> int:
+    if config.run.batch_size != "auto":
+        return config.run.batch_size
+    recorded = recorded_batch_size(run)
+    if recorded is not None:
+        return recorded
+    built_in = plugins.find("detectors", config.see.detector).built_in
+    device = pick_device(config.run.device) if built_in else "cpu"
+    return AUTO_BATCH.get(device.partition(":")[0], AUTO_BATCH["cpu"])
+
+
+def session_note(store: StoreWriter, config: LabelConfig, looked_at: int, stages: Mapping[str, float]) -> dict[str, Any]:
+    """This call, for people who read run.json."""
+    session = {
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.argv),
+        "device": config.run.device,
+        "images": looked_at,
+        "seconds": {stage: round(seconds, 3) for stage, seconds in stages.items()},
+        "versions": {package: found for package in _PACKAGES if (found := _version(package))},
+    }
+    return {"sessions": [*store.info.get("sessions", []), session]}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,215 @@
+"""The command line: what each command prints, its one JSON object, and its exit codes. Whole stories are in `journeys`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from autodistill_grounded_sam import __version__, cli
+from autodistill_grounded_sam.errors import ExportError, StoreError, UploadError
+from autodistill_grounded_sam.ontology_io import shipped_summary
+from autodistill_grounded_sam.testing import paint_folder
+
+ONTOLOGY = '{"red circle": "ball", "blue square": "box"}'
+FAKE = (
+    "--detector", "autodistill_grounded_sam.testing:FakeDetector",
+    "--segmenter", "autodistill_grounded_sam.testing:FakeSegmenter",
+)  # fmt: skip
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Type a command; what it said and its exit code."""
+
+    def run(*words: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["grounded-sam", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        said = capsys.readouterr()
+        return Said(int(stop.value.code or 0), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    paint_folder(tmp_path / "images", 6)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def run(say: Any, images: Path, tmp_path: Path) -> Path:
+    assert say("label", images, "--ontology", ONTOLOGY, *FAKE, "--out", tmp_path / "out", "--json").code == 0
+    return tmp_path / "out"
+
+
+def test_label_shows_people_a_table_and_programs_one_object(say: Any, images: Path) -> None:
+    shown = say("label", images, "--ontology", ONTOLOGY, *FAKE)
+    assert shown.code == 0
+    assert "ball" in shown.out
+    assert "6 looked at in this run" in shown.out
+    assert "yolo-seg:" in shown.out and "masks read back with IoU" in shown.out
+    assert "6/6 images" in shown.err and "images/s" in shown.err and "s left" in shown.err
+    silent = say("label", images, "--ontology", ONTOLOGY, *FAKE, "--json")
+    facts = silent.json  # nothing else is on stdout, or this would not parse
+    assert silent.err == ""
+    assert {"out", "run", "images", "labels", "per_class", "looked_at", "failed", "datasets", "stages"} <= set(facts)
+    assert facts["looked_at"] == 0
+    assert facts["out"] == str(images.with_name("images_labeled"))
+
+
+def test_label_settings_reach_the_run(say: Any, images: Path, tmp_path: Path) -> None:
+    said = say(
+        "label", images, "--ontology", ONTOLOGY, *FAKE, "--out", tmp_path / "o", "--box-threshold", "0.5", "--batch-size", "3",
+        "--device", "cpu", "--format", "yolo", "--format", "coco", "--valid", "0.5", "--seed", "3", "--offline", "--json",
+    )  # fmt: skip
+    assert said.code == 0
+    assert [dataset["format"] for dataset in said.json["datasets"]] == ["yolo", "coco"]
+    info = json.loads((tmp_path / "o/run/run.json").read_text())
+    assert info["generations"][0]["batch_size"] == 3
+    decided = json.loads((tmp_path / "o/run/decide.json").read_text())
+    assert decided["decide"]["box_threshold"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("label nowhere --ontology fruit", "the image folder nowhere does not exist"),
+        ("label {images} --ontology friut", "did you mean 'fruit'?"),
+        ("label {images} --ontology fruit --box-threshold 2", r"box_threshold: Input should be less than or equal to 1, got 2.0"),
+        ("label {images} --ontology fruit --batch-size many", "batch_size"),
+        ("label {images} --ontology fruit --detector miny --offline", "no detector is named 'miny'; did you mean 'mini'?"),
+        ("label {images} --ontology fruit --masks some", "masks"),
+        ("label {images} --ontology fruit --format yolov9", "yolov9"),
+        ("label {empty} --ontology fruit", "no image"),
+        ("label {images}", "Missing option '--ontology'"),
+        ("decide {images}", "no run in"),
+        ("export {images} --out x", "no run in"),
+        ("evaluate {images} --truth nowhere.json", "holds no labels; expected a folder that `label` made"),
+        ("distill {images} --out x --target yolov8n-seg.yaml", "data.yaml"),
+        ("distill {images} --out x --set epochs", "--set takes NAME=VALUE, got 'epochs'"),
+        ("predict nowhere.png --ontology fruit --detector mini --segmenter mini", "nowhere.png"),
+        ("nonsense", "No such command 'nonsense'"),
+    ],
+)
+def test_wrong_use_is_one_message_and_code_2(say: Any, images: Path, tmp_path: Path, words: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    said = say(*shlex.split(words.format(images=images, empty=tmp_path / "empty")))
+    assert message in " ".join(said.err.split())
+    assert said.code in (1, 2)
+    assert said.out == ""
+    assert "Traceback" not in said.err
+
+
+def test_exit_code_3_where_some_were_set_aside(say: Any, images: Path) -> None:
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing")
+    said = say("label", images, "--ontology", ONTOLOGY, *FAKE)
+    assert said.code == 3
+    assert "1 images were set aside" in said.err and "failed.jsonl" in said.err
+    machine = say("label", images, "--ontology", ONTOLOGY, *FAKE, "--json")
+    assert machine.code == 3
+    assert machine.json["failed"][0]["id"] == "broken.jpg"
+
+
+@pytest.mark.parametrize(("error", "code"), [(StoreError("x"), 1), (ExportError("x"), 1), (UploadError("x"), 1)])
+def test_faults_are_code_1(say: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("autodistill_grounded_sam.pipeline.redecide", fail)
+    assert say("decide", "run").code == code
+
+
+def test_ctrl_c_says_how_to_go_on(say: Any, monkeypatch: pytest.MonkeyPatch, images: Path) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autodistill_grounded_sam.pipeline.label", interrupt)
+    said = say("label", images, "--ontology", ONTOLOGY)
+    assert said.code == 130
+    assert "run the same command again to go on" in said.err
+
+
+def test_decide_and_export(say: Any, run: Path, tmp_path: Path) -> None:
+    low = say("decide", run, "--box-threshold", "0.3", "--json").json
+    high = say("decide", run / "run", "--box-threshold", "0.9", "--json").json
+    assert high["labels"] < low["labels"]
+    assert low["datasets"] == []
+    written = say("decide", run, "--box-threshold", "0.3", "--format", "coco", "--json").json
+    assert written["datasets"][0]["labels"] == low["labels"]
+    exported = say("export", run, "--format", "yolo", "--out", tmp_path / "yolo", "--json").json
+    assert exported["labels"] == low["labels"]
+    assert "yolo:" in say("export", run, "--format", "yolo", "--out", tmp_path / "again").out
+
+
+def test_evaluate_labels(say: Any, run: Path, tmp_path: Path) -> None:
+    truth = {
+        "images": [{"id": 1, "file_name": "scene_0000.png", "width": 256, "height": 192}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}],
+        "categories": [{"id": 1, "name": "ball"}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    facts = say("evaluate", run, "--truth", tmp_path / "truth.json", "--json").json
+    assert set(facts["box"]) >= {"AP", "AP50", "AP75"}
+    assert facts["mask"] is None
+    assert set(facts["operating_point"]) >= {"precision", "recall", "f1"}
+    assert "ball" in facts["per_class"]
+    assert "precision" in say("evaluate", run, "--truth", tmp_path / "truth.json").out
+
+
+def test_predict_writes_a_picture(say: Any, images: Path, tmp_path: Path) -> None:
+    said = say("predict", images / "scene_0003.png", "--ontology", ONTOLOGY, *FAKE, "--box-threshold", "0.1")
+    picture = images / "scene_0003_labeled.png"
+    assert np.asarray(Image.open(picture)).shape[2] == 3
+    assert str(picture) in said.out
+    facts = say("predict", images / "scene_0003.png", "--ontology", ONTOLOGY, *FAKE, "--out", tmp_path / "p.png", "--json").json
+    assert facts["picture"] == str(tmp_path / "p.png")
+    assert all(set(row) >= {"class", "score", "margin", "xyxy"} for row in facts["labels"])
+
+
+def test_lists(say: Any) -> None:
+    names = [row["name"] for row in say("ontologies", "--json").json["ontologies"]]
+    assert names == [row.name for row in shipped_summary()]
+    assert len(names) >= 10
+    assert "painted_shapes" in say("ontologies").out
+    plugins = say("plugins", "--json").json["plugins"]
+    assert {"detectors", "segmenters", "formats", "targets"} <= {row["role"] for row in plugins}
+    assert all(row["problem"] is None for row in plugins)
+    assert "yolo-seg" in say("plugins").out
+
+
+def test_doctor(say: Any) -> None:
+    facts = say("doctor", "--json").json
+    assert "cpu" in json.dumps(facts)
+    assert "mini" in say("doctor").out
+
+
+def test_prefetch_offline_says_what_is_missing(say: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert "mini" in say("prefetch", "mini").out
+    said = say("prefetch", "nobody/nothing", "--json")
+    assert said.code == 2
+    assert "nobody/nothing" in said.err
+
+
+def test_version_and_help(say: Any) -> None:
+    assert say("--version").out.strip() == __version__
+    assert "label" in say("--help").out
+    for command in ("label", "decide", "export", "evaluate", "distill", "predict"):
+        assert "--json" in say(command, "--help").out
