@@ -15,6 +15,7 @@ REQUIRED = [
     "autodistill>=0.1.29",  # label()'s signature and folder layout are those of 0.1.29
     "scikit-learn>=1.2",  # autodistill imports it and does not declare it
     "roboflow>=1.1.50",  # likewise; also the upload of human_in_the_loop
+    "click>=8.1",
     "huggingface_hub>=0.30",
     "numpy>=1.23",
     "opencv-python-headless>=4.8",
@@ -34,13 +35,13 @@ REQUIRED = [
     "typer>=0.12",
 ]
 EXTRAS = {
-    "yolo": ["ultralytics>=8.3"],  # AGPL-3.0: it stays a choice of the user's
+    "yolo": ["ultralytics>=8.3", "matplotlib>=3.5"],  # AGPL-3.0: it stays a choice of the user's
     # groundingdino-py pins supervision==0.6.0 and cannot live beside a current one; rf-groundingdino is the same module, kept up.
     "original": ["segment-anything>=1.0", "rf-groundingdino>=0.3"],
     "ray": ["ray[data]>=2.40"],
     "app": ["gradio>=5"],
     "dev": [
-        "build>=1.2", "hypothesis>=6.100", "mypy>=1.11", "pre-commit>=3.7", "pytest>=8.2", "ruff>=0.8",
+        "build>=1.2", "setuptools>=77", "hypothesis>=6.100", "mypy>=1.11", "pre-commit>=3.7", "pytest>=8.2", "ruff>=0.8",
         "segment-anything>=1.0", "types-PyYAML", "types-requests", "ultralytics>=8.3",
     ],
 }  # fmt: skip
@@ -61,7 +62,7 @@ setup(
     ],
     package_dir={"autodistill_grounded_sam.ontologies": "ontologies"},
     package_data={
-        "autodistill_grounded_sam": ["py.typed", "mini/*/*"],
+        "autodistill_grounded_sam": ["py.typed", "mini/*.json", "mini/*/*"],
         "autodistill_grounded_sam.ontologies": ["*.yaml"],
     },
     entry_points={"console_scripts": ["grounded-sam=autodistill_grounded_sam.cli:main"]},

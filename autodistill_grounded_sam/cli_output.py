@@ -183,8 +183,8 @@ def show_evaluation(evaluation: Any, as_object: bool) -> None:
         if facts[kind] is not None:
             figures.add_row(kind, *(_number(facts[kind][key]) for key in ("AP", "AP50", "AP75")))
     out.print(figures)
-    columns = sorted({key for row in facts["per_class"].values() for key in row})
-    classes = Table("class", *columns)
+    columns = list(dict.fromkeys(key for row in facts["per_class"].values() for key in row))  # in the order of the report
+    classes = Table("class", *(key.replace("precision", "prec.").replace("mask_iou", "IoU") for key in columns))
     for name, row in facts["per_class"].items():
         classes.add_row(escape(name), *(_number(row.get(key)) for key in columns))
     out.print(classes)
@@ -262,7 +262,8 @@ def show_doctor(facts: Mapping[str, Any], as_object: bool) -> None:
         as_json(facts)
         return
     for section, rows in facts.items():
-        table = Table(section, "", show_header=True, title_justify="left")
+        table = Table(section, show_header=True)
+        table.add_column("", overflow="fold")  # paths are to be copied
         for name, value in rows.items():
             table.add_row(escape(name), escape(str(value)))
         out.print(table)

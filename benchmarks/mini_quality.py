@@ -47,6 +47,7 @@ def main() -> None:
     facts["mask IoU from true boxes"] = masks_from_true_boxes(scenes)
     facts["end to end"] = end_to_end(args.scenes)
     facts["span scores"] = {mode: named_rightly(scenes, mode) for mode in ("mean", "max", "gate")}
+    facts["false alarms an image"] = {mode: false_alarms(scenes, mode) for mode in ("mean", "max", "gate")}
     facts["transformers' own post-processing"] = named_by_transformers(scenes)
     text = json.dumps(facts, indent=2)
     print(text)
@@ -110,6 +111,19 @@ def named_rightly(scenes: list[Scene], mode: Any) -> dict[str, float]:
         labels = decide(seen, ontology, DecideConfig(), width, height)
         tally.add(scene, labels.xyxy, [ontology.class_names[k] for k in labels.class_id])
     return tally.figures()
+
+
+def false_alarms(scenes: list[Scene], mode: Any) -> float:
+    """Labels an image where all pairs asked are absent, and each shares its colour or shape with one that is there."""
+    detector, alarms = GroundingDino("mini", span_score=mode, floor=FLOOR), 0
+    for scene in scenes:
+        there = {item.name for item in scene.objects}
+        words = {word for name in there for word in name.split()}
+        asked = [name for name in NAMES if name not in there and words & set(name.split())][:16]
+        ontology, (height, width) = Ontology.load({name: name for name in asked}), scene.image_rgb.shape[:2]
+        seen = trim(detector.detect([scene.image_rgb], ontology.prompts)[0], width, height, FLOOR, 100)
+        alarms += len(decide(seen, ontology, DecideConfig(), width, height))
+    return alarms / len(scenes)
 
 
 def named_by_transformers(scenes: list[Scene], threshold: float = 0.35, text_threshold: float = 0.25) -> dict[str, float]:

@@ -64,6 +64,7 @@ def measure_overlaps(
     np.fill_diagonal(pairs, False)
     if not pairs.any():
         return Overlaps(pairs, pairs, area, rles is not None)
+    # Both as float32, like the answers of `masks`: 7 of 10 pixels reach a limit of 0.7 in runs with and without masks.
     iou, containment = np.zeros((k, k), np.float32), np.zeros((k, k), np.float32)
     if rles is None:
         iou[:] = shared / np.maximum(area[:, None] + area[None, :] - shared, smaller)
@@ -73,8 +74,8 @@ def measure_overlaps(
         codes = [rles[int(i)] for i in some]
         iou[np.ix_(some, some)], containment[np.ix_(some, some)] = masks.iou_and_containment(codes, codes)
     pairs &= iou > 0
-    within = pairs & (containment >= np.float32(containment_limit)) & (area[:, None] <= area[None, :])
-    return Overlaps(pairs & (iou >= np.float32(iou_limit)), within, area, rles is not None)
+    within = pairs & (containment >= containment_limit) & (area[:, None] <= area[None, :])
+    return Overlaps(pairs & (iou >= iou_limit), within, area, rles is not None)
 
 
 def suppress(worse_goes: Flags, alive: Flags) -> tuple[Flags, Int32]:

@@ -76,8 +76,8 @@ def span_scores(logits: Float32, caption: Caption, mode: SpanScore, text_thresho
     """One score a prompt from the token logits: (queries, tokens) to (queries, prompts of the caption), float32 in 0..1.
 
     `mean` of the token probabilities of the span is the official ranking score; `max` is what the published plugin compares
-    with its box threshold; `gate` is max where every word has a token above `text_threshold`, else mean: a prompt of which
-    only one word fits stays low. A logit of -inf or nan is the probability 0.
+    with its box threshold; `gate` is max where every word has a token above `text_threshold`, else no more than the weakest
+    word: a prompt of which only one word fits stays low. A logit of -inf or nan is the probability 0.
     """
     lengths = np.array([len(span) for span in caption.spans])
     starts = np.cumsum(lengths) - lengths
@@ -94,7 +94,7 @@ def span_scores(logits: Float32, caption: Caption, mode: SpanScore, text_thresho
     words_of = np.array([len(words) for words in caption.words])
     word_best = np.maximum.reduceat(probabilities, np.cumsum(word_lengths) - word_lengths, axis=1)
     weakest = np.minimum.reduceat(word_best, np.cumsum(words_of) - words_of, axis=1)
-    return np.where(weakest >= text_threshold, best, mean)
+    return np.where(weakest >= text_threshold, best, np.minimum(mean, weakest))
 
 
 def _lengths(prompts: Sequence[str], tokenizer: Any, most: int) -> list[int]:

@@ -50,17 +50,17 @@ def test_masks__limits_are_reached_at_their_very_value() -> None:
     assert of_masks(rectangle(0, 0, 10, 10), rectangle(0, 0, 10, 7), iou=0.71).same.any() == np.False_
 
 
-@pytest.mark.parametrize("limit", [0.1, 0.3, 0.6, 0.7, 0.85, 0.9, 0.95])
+@pytest.mark.parametrize("limit", [0.1, 0.28, 0.3, 0.56, 0.6, 0.7, 0.85, 0.9, 0.95])
 def test_containment_of_exactly_the_limit(limit: float) -> None:
     """A box of 100 rows of which this share lies in a larger one."""
     rows = round(100 * limit)
     out = 100 - rows
-    boxes = [(0, 0, 90, 100), (10, -out, 20, rows)]
+    boxes = [(0, 0, 90, 100), (10, -out, 11, rows)]
     assert of_boxes(*boxes, iou=1, containment=limit).inside.tolist() == [[False, False], [True, False]]
     tall = np.zeros((200, 100), np.bool_)
     tall[100:, :90] = True
     small = np.zeros((200, 100), np.bool_)
-    small[100 - out : 100 + rows, 10:20] = True
+    small[100 - out : 100 + rows, 10] = True
     assert of_masks(tall, small, iou=1, containment=limit).inside.tolist() == [[False, False], [True, False]]
 
 
@@ -68,9 +68,10 @@ def test_masks_not_boxes_are_compared_where_there_are_masks() -> None:
     """Two halves of one square along its diagonal: one box, no common pixel."""
     lower = np.tri(100, k=-1, dtype=np.bool_)
     upper = ~np.tri(100, dtype=np.bool_)
-    overlaps = of_masks(lower, upper)
-    assert not overlaps.same.any()
-    assert not overlaps.inside.any()
+    for limit in (0.7, 0.0):
+        overlaps = of_masks(lower, upper, iou=limit, containment=limit)
+        assert not overlaps.same.any()
+        assert not overlaps.inside.any()
 
 
 def test_pairs_that_may_be_two_objects_are_not_compared() -> None:
@@ -135,6 +136,12 @@ def test_suppress__who_does_not_stand_neither_takes_nor_falls() -> None:
     assert alive.tolist() == [False, True, False, False]
     assert rival.tolist() == [-1, -1, 1, -1]
     assert before.tolist() == [False, True, True, False]
+
+
+def test_suppress__the_worse_never_takes_the_better() -> None:
+    worse_goes = np.zeros((2, 2), np.bool_)
+    worse_goes[1] = True
+    assert suppress(worse_goes, np.ones(2, np.bool_))[0].tolist() == [True, True]
 
 
 def herd_of(*boxes: tuple[float, float, float, float], members: int = 3, classes: list[int] | None = None) -> list[bool]:

@@ -129,7 +129,7 @@ def scores(probabilities: list[float], mode: str) -> list[float]:
         ([0.9, 0.3, 0.6, 0.2], "mean", [0.6, 0.2]),  # [CLS], the dots and the other prompt's tokens count for nothing
         ([0.9, 0.3, 0.6, 0.2], "max", [0.9, 0.2]),
         ([0.9, 0.1, 0.6, 0.2], "gate", [0.9, 0.2]),  # each word has a token above 0.25: one sub-word is enough
-        ([0.9, 0.1, 0.2, 0.2], "gate", [0.4, 0.2]),  # "fire" alone is no fire extinguisher
+        ([0.9, 0.1, 0.2, 0.2], "gate", [0.2, 0.2]),  # "fire" alone is no fire extinguisher
     ],
 )
 def test_span_scores(probabilities: list[float], mode: str, expected: list[float]) -> None:
@@ -158,5 +158,5 @@ def test_span_scores__mean_equals_the_official_positive_map(
         mean, best = span_scores(logits, caption, "mean"), span_scores(logits, caption, "max")
         np.testing.assert_allclose(mean, expected, atol=1e-6)
         gate = span_scores(logits, caption, "gate", 0.25)
-        assert ((gate == mean) | (gate == best)).all()
+        assert ((gate == best) | (gate <= mean)).all()
         np.testing.assert_array_equal(span_scores(logits, caption, "gate", 0), best)
