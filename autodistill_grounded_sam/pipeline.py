@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import DecideConfig, ExportConfig, LabelConfig, SeeConfig, checked
-from autodistill_grounded_sam.decide.chain import decide
+from autodistill_grounded_sam.decide.chain import decide, decide_many
 from autodistill_grounded_sam.engine.local import LocalEngine
 from autodistill_grounded_sam.engine.planning import plan_batches
 from autodistill_grounded_sam.engine.worker import SeeWorker
@@ -27,6 +28,8 @@ from autodistill_grounded_sam.store.store import FailedLine, Folder, Store, Stor
 from autodistill_grounded_sam.types import DatasetSummary, ImageRecord, Labels, RgbImage, Sighting, State
 
 logger = logging.getLogger(__name__)
+
+DECIDED_AT_ONCE = 64  # images; their masks are cleaned together, twice as quick as one by one, and no quicker beyond
 
 
 class Progress(Protocol):
@@ -269,20 +272,22 @@ class _Tally:
 
 
 def _labelled(decided: _Decided, tally: _Tally) -> Iterator[tuple[ImageRecord, Labels]]:
-    """Each image that was seen with its labels, in the order of ids; one at a time in memory."""
+    """Each image that was seen with its labels, in the order of ids; some dozens at a time in memory."""
     columns = [decided.store.prompts.index(prompt) for prompt in decided.ontology.prompts]
     started = time.perf_counter()
-    for sighting in decided.store.sightings(decided.images_root):
-        if sighting.candidates is None:
-            continue
-        image, seen = sighting.image, sighting.candidates
-        asked = replace(seen, scores=seen.scores[:, columns])
-        labels = decide(asked, decided.ontology, decided.config, image.width, image.height)
-        tally.states[labels.state] += 1
-        tally.classes.update(labels.class_id.tolist())
-        tally.seconds += time.perf_counter() - started
-        yield image, labels
-        started = time.perf_counter()
+    seen = (
+        (sighting.image, replace(sighting.candidates, scores=sighting.candidates.scores[:, columns]))
+        for sighting in decided.store.sightings(decided.images_root)
+        if sighting.candidates is not None
+    )
+    while some := list(islice(seen, DECIDED_AT_ONCE)):
+        asked = [(candidates, image.width, image.height) for image, candidates in some]
+        for (image, _), labels in zip(some, decide_many(asked, decided.ontology, decided.config), strict=True):
+            tally.states[labels.state] += 1
+            tally.classes.update(labels.class_id.tolist())
+            tally.seconds += time.perf_counter() - started
+            yield image, labels
+            started = time.perf_counter()
 
 
 def _export(decided: _Decided, format_: str, out: Path, config: ExportConfig, tally: _Tally) -> DatasetSummary:
