@@ -20,11 +20,13 @@ from transformers import (
     SamVisionConfig,
 )
 
+from tools.mini.backbone import cell_names
 from tools.mini.data import Batch, Scenes, batches
 
 IMAGE_PX, PATCH_PX, MASK_PX = 192, 8, 96
 BATCH, BOXES = 4, 6
 LEARNING_RATE = 1e-3
+OUTLINES_SHARE = 0.25  # of the time, for the first of the two lessons
 
 
 def segmenter_config() -> SamConfig:
@@ -93,10 +95,43 @@ def pick_boxes(
     return torch.from_numpy(np.stack(chosen).astype(np.float32)), shares, torch.tensor(valid)
 
 
+def learn_outlines(model: SamModel, scenes: Scenes, minutes: float, seed: int) -> None:
+    """First the image alone, for `minutes` of processor time: the colour under every cell of the mask grid, ground included.
+
+    It goes through the very layers that make masks (encoder, neck, upscaling), so that they carry outlines before boxes are
+    asked about. Without this lesson, masks were still blobs after 14 minutes (IoU 0.83).
+    """
+    head = nn.Conv2d(segmenter_config().mask_decoder_config.hidden_size // 8, 9, 1)
+    decoder, parameters = model.mask_decoder, [*model.parameters(), *head.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    source = batches(scenes, 2 * BATCH, seed, small=False)
+    start, step, said, losses = time.process_time(), 0, 0.0, []
+    while (spent := (time.process_time() - start) / 60) < minutes:
+        for group in optimiser.param_groups:
+            group["lr"] = 2 * LEARNING_RATE * min(1, (step + 1) / 100) * min(1, (1 - spent / minutes) / 0.6 + 0.05)
+        batch = resized(next(source))
+        grid = tuple(round(side * MASK_PX / IMAGE_PX) for side in batch.pixels.shape[-2:])
+        embeddings = model.vision_encoder(padded(batch)).last_hidden_state
+        half = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(embeddings)))
+        logits = head(decoder.activation(decoder.upscale_conv2(half)))[..., : grid[0], : grid[1]]
+        loss = functional.cross_entropy(logits, cell_names(batch, grid)[0])
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 5)
+        optimiser.step()
+        losses.append(loss.item())
+        step += 1
+        if spent - said > 1:
+            said = spent
+            print(f"outlines {spent:.1f} min, step {step}, loss {np.mean(losses[-100:]):.4f}", flush=True)
+
+
 def train_segmenter(scenes: Scenes, minutes: float, out: Path, seed: int, held: Scenes) -> None:
     """Train for `minutes` of processor time; the running mean of the weights is what is saved to `out`."""
     torch.manual_seed(seed)
     model = new_segmenter()
+    learn_outlines(model, scenes, OUTLINES_SHARE * minutes, seed + 1)
+    minutes *= 1 - OUTLINES_SHARE
     mean = copy.deepcopy(model).eval()
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     rng = np.random.default_rng(seed)
@@ -105,7 +140,7 @@ def train_segmenter(scenes: Scenes, minutes: float, out: Path, seed: int, held: 
     while (spent := (time.process_time() - start) / 60) < minutes:
         share = spent / minutes
         for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * min(1, (step + 1) / 150) * (1 if share < 0.5 else max(0.02, (1 - share) / 0.5))
+            group["lr"] = LEARNING_RATE * min(1, (step + 1) / 150) * (1 if share < 0.35 else max(0.02, (1 - share) / 0.65))
         batch = resized(next(source))
         boxes, truth, valid = pick_boxes(batch, rng, (0.0, 0.03, 0.08), BOXES)
         result = model(pixel_values=padded(batch), input_boxes=boxes, multimask_output=False)
