@@ -21,6 +21,8 @@ from autodistill_grounded_sam.errors import (
     RecordError,
     StoreError,
     UploadError,
+    WrongPlaceError,
+    WrongRunError,
 )
 
 app = typer.Typer(
@@ -32,6 +34,13 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130  # as shells have it: 128 + SIGINT
+_AFTER_INTERRUPT = {
+    "label": "what was looked at is kept: run the same command again to go on",
+    "decide": "run the same command again",
+    "export": "nothing was replaced: run the same command again",
+    "distill": "no student was kept: training starts anew with the same command",
+    "prefetch": "what was brought is kept: run the same command again to go on",
+}
 
 OntologyFlag = Annotated[
     str, typer.Option("--ontology", help='A file, a shipped name (see `ontologies`), or \'{"prompt": "class"}\'.')
@@ -97,10 +106,14 @@ def decide(
     images: ImagesFlag = None,
     json: JsonFlag = False,
 ) -> None:
-    """Decide anew from what was seen, without a model; with --format the dataset is written anew as well."""
+    """Decide anew from what was seen, without a model; with --format the dataset is written anew as well.
+
+    What is left out stays as it was used last.
+    """
     from autodistill_grounded_sam import pipeline
 
     config = _label_config(
+        pipeline.last_settings(run),
         decide={"box_threshold": box_threshold, "text_threshold": text_threshold},
         export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
     )
@@ -127,7 +140,7 @@ def export(
     """Write the labels as they were decided last in another format or folder."""
     from autodistill_grounded_sam import pipeline
 
-    config = _label_config(export={"valid": valid, "seed": seed}).export
+    config = _label_config(pipeline.last_settings(run), export={"valid": valid, "seed": seed}).export
     cli_output.show_dataset(pipeline.export_run(run, format, out, config, images=images), json)
 
 
@@ -174,7 +187,7 @@ def distill(
 def predict(
     image: Annotated[Path, typer.Argument(help="One image.")],
     ontology: OntologyFlag,
-    out: Annotated[Optional[Path], typer.Option("--out", help="The picture to write (IMAGE_labeled.png).")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option("--out", help="The picture to write (./IMAGE_labeled.png).")] = None,  # noqa: UP045
     detector: DetectorFlag = None,
     segmenter: SegmenterFlag = None,
     box_threshold: BoxThreshold = None,
@@ -191,7 +204,7 @@ def predict(
         run={"device": device, "offline": offline},
         decide={"box_threshold": box_threshold, "text_threshold": text_threshold},
     )
-    picture = out or image.with_name(f"{image.stem}_labeled.png")
+    picture = out or Path(f"{image.stem}_labeled.png")  # here, not among the images, where it would be labelled next time
     found = measuring.predict_picture(image, _ontology(ontology, json), config, picture)
     cli_output.show_prediction(found, picture, json)
 
@@ -237,6 +250,7 @@ def doctor(json: JsonFlag = False) -> None:
 def main() -> None:
     """The console script: errors of ours are one message and an exit code, not a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    sys.path.append(str(Path.cwd()))  # for pkg.module:Class of the folder one stands in
     raise SystemExit(_exit_code(lambda: app(standalone_mode=False)))
 
 
@@ -254,11 +268,13 @@ def _exit_code(run: Callable[[], Any]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        cli_output.tell("interrupted; what was finished is kept: run the same command again to go on")
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        cli_output.tell(f"interrupted; {_AFTER_INTERRUPT.get(command, 'nothing was changed')}")
         return _INTERRUPTED
     except GroundedSamError as error:
         cli_output.tell_error(str(error))
-        return 1 if isinstance(error, (StoreError, ExportError, UploadError, RecordError)) else 2
+        fault = isinstance(error, (StoreError, ExportError, UploadError, RecordError))
+        return 1 if fault and not isinstance(error, (WrongRunError, WrongPlaceError)) else 2
 
 
 def _version(wanted: bool) -> None:
@@ -276,13 +292,14 @@ def _common(
         logging.getLogger("autodistill_grounded_sam").setLevel(logging.INFO)
 
 
-def _label_config(**parts: dict[str, Any]) -> Any:
-    """A LabelConfig of what was given; flags left out keep the library's defaults."""
+def _label_config(last: tuple[Any, Any] | None = None, /, **parts: dict[str, Any]) -> Any:
+    """A LabelConfig of what was given; flags left out keep the `last` (decide, export) settings, or the library's defaults."""
     from autodistill_grounded_sam.config import LabelConfig, checked
 
-    default = LabelConfig()
+    default = LabelConfig() if last is None else LabelConfig(decide=last[0], export=last[1])
     given = {name: {key: value for key, value in part.items() if value is not None} for name, part in parts.items()}
-    return default.model_copy(update={name: checked(type(getattr(default, name)), part) for name, part in given.items()})
+    merged = {name: checked(type(base := getattr(default, name)), {**dict(base), **part}) for name, part in given.items()}
+    return default.model_copy(update=merged)
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:

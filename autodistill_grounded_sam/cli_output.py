@@ -127,10 +127,12 @@ def show_run(summary: Any, as_object: bool) -> None:
                 "stages": {stage: round(seconds, 3) for stage, seconds in summary.stages.items()},
                 "failed": [{"id": line.id, "reason": line.reason, "detail": line.detail} for line in summary.failed],
                 "datasets": [_dataset(dataset) for dataset in summary.datasets],
+                "notes": list(summary.notes),
             }
         )  # fmt: skip
         return
-    table = Table("class", "labels", title=f"{summary.labels} labels in {summary.out}", title_justify="left")
+    what = f"{summary.labels} labels " + ("in" if summary.datasets else "decided of")
+    table = Table("class", "labels", title=f"{what} {escape(str(summary.out))}", title_justify="left")
     for name, count in sorted(summary.per_class.items(), key=lambda item: -item[1]):
         if count or len(summary.per_class) <= 20:
             table.add_row(escape(name), str(count))
@@ -140,6 +142,8 @@ def show_run(summary: Any, as_object: bool) -> None:
     out.print(f"images: {states}; {summary.looked_at} looked at in this run{rate}, {summary.seconds:.1f} s in all")
     for dataset in summary.datasets:
         _print_dataset(dataset)
+    for note in summary.notes:
+        out.print(f"note: {escape(note)}")
     if summary.failed:
         reasons = Counter(line.reason for line in summary.failed)
         said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())

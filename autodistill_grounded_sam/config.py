@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,6 +21,7 @@ class SeeConfig(_Config):
     detector: str = "IDEA-Research/grounding-dino-tiny"
     segmenter: str = "facebook/sam-vit-huge"
     masks: Literal["all", "kept", "none"] = "all"
+    span_score: Literal["mean", "max", "gate"] = "mean"  # one score of a prompt's tokens; docs/scores.md says why this one
     floor: float = Field(0.10, ge=0, le=1)  # candidates below it are not stored
     max_candidates: int = Field(100, ge=1)  # an image; as SegInW's protocol keeps
     shorter_side_px: int | None = Field(None, ge=16)  # of the detector's input; None: as the model was trained
@@ -33,7 +34,7 @@ class RunConfig(_Config):
     """How the costly half is run; none of it changes a result by more than rounding."""
 
     device: str = "auto"
-    batch_size: int | Literal["auto"] = "auto"
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     offline: bool = False
     part_images: int = Field(512, ge=1)  # a part of the store is closed after so many images ...
     part_seconds: float = Field(30.0, gt=0)  # ... or so many seconds, whichever comes first: a killed run loses no more

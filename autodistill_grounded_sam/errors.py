@@ -55,8 +55,16 @@ class StoreError(GroundedSamError, RuntimeError):
     """The run folder is in use, damaged, or belongs to another set of models, prompts and image settings."""
 
 
+class WrongRunError(StoreError):
+    """What was asked does not fit the run folder: there is no run, or it is one of other images, models or prompts."""
+
+
 class ExportError(GroundedSamError, RuntimeError):
     """A dataset could not be written, or does not read back as what was written."""
+
+
+class WrongPlaceError(ExportError):
+    """A dataset must not be written there: something that is not ours, or that a person changed, would be lost."""
 
 
 class DatasetError(GroundedSamError, ValueError):

@@ -16,8 +16,8 @@ import supervision as sv
 from autodistill.detection import CaptionOntology, DetectionBaseModel, DetectionTargetModel
 from autodistill.detection.detection_base_model import NmsSetting
 
-from autodistill_grounded_sam import pipeline
-from autodistill_grounded_sam.config import DecideConfig, LabelConfig, RunConfig, SeeConfig, checked
+from autodistill_grounded_sam import cli_output, pipeline
+from autodistill_grounded_sam.config import Config, DecideConfig, LabelConfig, checked
 from autodistill_grounded_sam.datasets import DatasetImage, read_yolo_image, yolo_class_names, yolo_image_paths
 from autodistill_grounded_sam.engine.worker import SeeWorker
 from autodistill_grounded_sam.errors import ConfigError
@@ -28,6 +28,8 @@ from autodistill_grounded_sam.types import RgbImage
 
 logger = logging.getLogger(__name__)
 
+_THRESHOLDS = (0.35, 0.25)  # of the published plugin's signature
+
 
 class GroundedSAM(DetectionBaseModel):  # type: ignore[misc]
     """Grounding DINO and SAM as an autodistill base model: `GroundedSAM(CaptionOntology({...})).label("./images")`.
@@ -35,7 +37,8 @@ class GroundedSAM(DetectionBaseModel):  # type: ignore[misc]
     `ontology` is autodistill's CaptionOntology or anything `Ontology.load` takes. `box_threshold` is the score that a label
     must reach, and so must it `text_threshold` (in the published plugin a box whose words stayed below it got no name).
     `detector` and `segmenter` are a built-in name (`mini` runs anywhere), a hub id, a path, or `pkg.module:Class`; the
-    defaults are the weights of the published plugin. Models are loaded when they are first used.
+    defaults are the weights of the published plugin. `config` sets everything else; what is given beside it comes first, and its
+    thresholds count where the two are left at 0.35 and 0.25. Models are loaded when they are first used.
     """
 
     def __init__(
@@ -44,24 +47,22 @@ class GroundedSAM(DetectionBaseModel):  # type: ignore[misc]
         box_threshold: float = 0.35,
         text_threshold: float = 0.25,
         *,
-        detector: str = SeeConfig().detector,
-        segmenter: str = SeeConfig().segmenter,
-        device: str = "auto",
-        batch_size: int | str = "auto",
-        offline: bool = False,
+        detector: str | None = None,
+        segmenter: str | None = None,
+        device: str | None = None,
+        batch_size: int | str | None = None,
+        offline: bool | None = None,
         config: LabelConfig | None = None,
     ) -> None:
         self.ontology = _readable(ontology)  # a wrong one is refused here, not after the weights are loaded
-        self.box_threshold = box_threshold
-        self.text_threshold = text_threshold
         base = config or LabelConfig()
-        self.config = base.model_copy(
-            update={
-                "see": checked(SeeConfig, {**dict(base.see), "detector": detector, "segmenter": segmenter}),
-                "run": checked(RunConfig, {**dict(base.run), "device": device, "batch_size": batch_size, "offline": offline}),
-                "decide": _thresholds(base.decide, box_threshold, text_threshold),
-            }
-        )
+        see = {"detector": detector, "segmenter": segmenter}
+        run = {"device": device, "batch_size": batch_size, "offline": offline}
+        self.config = base.model_copy(update={"see": _overlaid(base.see, see), "run": _overlaid(base.run, run)})
+        untouched = config is not None and (box_threshold, text_threshold) == _THRESHOLDS
+        self.box_threshold = base.decide.box_threshold if untouched else box_threshold
+        self.text_threshold = base.decide.text_threshold if untouched else text_threshold
+        self._decide_config()  # a wrong threshold is refused here
         self._worker: SeeWorker | None = None
         self._asked: tuple[str, ...] = ()
 
@@ -107,7 +108,11 @@ class GroundedSAM(DetectionBaseModel):  # type: ignore[misc]
                 "export": self.config.export.model_copy(update={"confidence_files": record_confidence}),
             }
         )
-        summary = pipeline.label(Path(input_folder), ontology, output_folder, config, extension=extension)
+        self._worker = None  # its models need not stay in memory beside those of the run
+        with cli_output.progress(quiet=False) as bar:
+            summary = pipeline.label(Path(input_folder), ontology, output_folder, config, extension=extension, progress=bar)
+        if summary.failed:
+            logger.warning("%d images were set aside: %s says why", len(summary.failed), summary.run / "failed.jsonl")
         if human_in_the_loop:
             from autodistill_grounded_sam.upload.roboflow_upload import upload_dataset
 
@@ -237,6 +242,11 @@ def _detections(xyxy: Any, rle: Any, class_id: Any, score: Any, names: Any, size
     class_name = np.array(names, dtype=np.str_)[class_id]
     ids = np.asarray(class_id, np.int64)
     return sv.Detections(xyxy=xyxy, mask=masks, confidence=score, class_id=ids, data={"class_name": class_name})
+
+
+def _overlaid(base: Config, given: Mapping[str, Any]) -> Config:
+    """The settings with those that were given (not None) in their place."""
+    return checked(type(base), {**dict(base), **{name: value for name, value in given.items() if value is not None}})
 
 
 def _thresholds(base: DecideConfig, box_threshold: float, text_threshold: float) -> DecideConfig:

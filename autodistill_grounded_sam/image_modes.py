@@ -237,7 +237,9 @@ def fault(error: Exception, format_name: str) -> ImageReadError:
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.errno is not None:
         return ImageReadError("io_error", f"reading failed: {error.strerror}")
-    if isinstance(error, Image.DecompressionBombError | MemoryError):
+    if isinstance(error, MemoryError):  # of this machine, now: another day it may fit
+        return ImageReadError("out_of_memory", f"{format_name} does not fit in the memory: {text}")
+    if isinstance(error, Image.DecompressionBombError):
         return ImageReadError("too_many_pixels", f"{format_name} too large to decode: {text}")
     if isinstance(error, EOFError):
         return ImageReadError("truncated", f"{format_name} ends too early: {text}")

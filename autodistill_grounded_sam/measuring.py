@@ -42,6 +42,7 @@ _PACKAGES = (
 )  # fmt: skip
 _OF_EXTRAS = {
     "ultralytics": "yolo",
+    "matplotlib": "yolo",
     "segment-anything": "original",
     "rf-groundingdino": "original",
     "ray": "ray",

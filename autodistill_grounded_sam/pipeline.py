@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from autodistill_grounded_sam import plugins
-from autodistill_grounded_sam.config import DecideConfig, ExportConfig, LabelConfig, SeeConfig, checked
-from autodistill_grounded_sam.decide.chain import decide, decide_many
+from autodistill_grounded_sam.config import DecideConfig, ExportConfig, LabelConfig, SeeConfig
+from autodistill_grounded_sam.decide.chain import decide
+from autodistill_grounded_sam.decisions import Decision, LastDecision, Tally, require_apart
 from autodistill_grounded_sam.engine.local import LocalEngine
 from autodistill_grounded_sam.engine.planning import plan_batches
 from autodistill_grounded_sam.engine.worker import SeeWorker
-from autodistill_grounded_sam.errors import ConfigError, NoImagesError, StoreError
-from autodistill_grounded_sam.export.formats import export_dataset
-from autodistill_grounded_sam.export.split import plan_splits
-from autodistill_grounded_sam.images import dataset_stems, scan
+from autodistill_grounded_sam.errors import NoImagesError, WrongRunError
+from autodistill_grounded_sam.export.formats import check_place
+from autodistill_grounded_sam.images import find_images, scan
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.run_setup import batch_size_of, identity_of, session_note, worker_spec, worker_type_of
-from autodistill_grounded_sam.store.files import write_json
-from autodistill_grounded_sam.store.store import FailedLine, Folder, Store, StoreWriter, read_json
+from autodistill_grounded_sam.store.lock import RunLock
+from autodistill_grounded_sam.store.store import FailedLine, Folder, Store, StoreWriter, find_run
 from autodistill_grounded_sam.types import DatasetSummary, ImageRecord, Labels, RgbImage, Sighting, State
 
 logger = logging.getLogger(__name__)
 
-DECIDED_AT_ONCE = 64  # images; their masks are cleaned together, twice as quick as one by one, and no quicker beyond
+SAID_SECONDS = 10.0  # between two messages about listing a large folder
 
 
 class Progress(Protocol):
@@ -56,6 +56,7 @@ class RunSummary:
     seconds: float = 0.0
     stages: Mapping[str, float] = field(default_factory=dict)
     datasets: Sequence[DatasetSummary] = ()
+    notes: Sequence[str] = ()
 
     @property
     def labels(self) -> int:
@@ -82,11 +83,15 @@ def label(
     """
     started = time.perf_counter()
     config, words = config or LabelConfig(), Ontology.load(ontology)
-    for name in config.export.formats:
-        plugins.find("formats", name)  # a wrong one is refused now, not after hours of looking
     target = default_out(images) if out is None else Path(out)
-    seen = see(images, words, target, config, extension=extension, progress=progress)
-    decided = redecide(seen.run, config.decide, words, export=config.export)
+    require_apart(Path(images), target)
+    find_images(images, extension=extension)  # a wrong folder is told before anything is written
+    _check_formats(target, config)
+    with RunLock(target / "run"):
+        seen = see(images, words, target, config, extension=extension, progress=progress)
+        if progress is not None:
+            progress.message("deciding, and writing the dataset")
+        decided = redecide(seen.run, config.decide, words, export=config.export)
     return replace(
         decided,
         looked_at=seen.looked_at,
@@ -106,15 +111,15 @@ def see(
 ) -> RunSummary:
     """The costly half: show every image that the store does not know yet to the models, and write down what they saw."""
     config, words = config or LabelConfig(), Ontology.load(ontology)
-    started = time.perf_counter()
-    if progress is not None:
-        progress.message(f"listing {images}")
-    folder = _scan(Path(images), Path(out), config.see, extension)
+    started, run = time.perf_counter(), Path(out) / "run"
+    require_apart(Path(images), Path(out))
+    identity = identity_of(config, words)  # missing weights are told before a large folder is read
+    folder = _listed(Path(images), config.see, extension, progress)
+    _require_same_folder(folder, run)
     stages = {"scan": time.perf_counter() - started}
-    run = Path(out) / "run"
     writer = StoreWriter(
         run,
-        identity_of(config, words),
+        identity,
         folder,
         batch_size=batch_size_of(config, run),
         part_images=config.run.part_images,
@@ -141,26 +146,28 @@ def redecide(
 ) -> RunSummary:
     """The cheap half: decide anew from what was seen, without a model; with `export` the dataset is written as well.
 
-    `config` and `ontology` left out are those used last; an ontology may name any of the prompts that the run asked for.
-    The first format goes to the output folder itself, any other to a folder of its name in it.
-    `images` says where the images folder is now, if it moved.
+    `config` and `ontology` left out are those used last (`last_settings`); an ontology may name any of the prompts that the
+    run asked for. The format that was written first lies in the output folder itself, any other in a folder of its name in it.
+    `images` says where the images folder is now, if it moved. `notes` of the summary says where a dataset on disk is older.
     """
-    started = time.perf_counter()
-    decided = _decided(run, config, ontology, images)
-    store, words, out = decided.store, decided.ontology, decided.store.run.parent
-    write_json(store.run / "decide.json", {"decide": decided.config.model_dump(mode="json"), "ontology": words.document()})
-    tally, datasets = _Tally(), []
-    if export is None or not export.formats:
-        for _ in _labelled(decided, tally):
-            pass
-    else:
-        datasets = [_export(decided, export.formats[0], out, export, tally)]
-        datasets += [_export(decided, name, out / name, export, _Tally()) for name in export.formats[1:]]
-    failed, seconds = store.failed(), time.perf_counter() - started
+    started, run = time.perf_counter(), find_run(Path(run))
+    with RunLock(run):
+        decision, tally = Decision.of(run, config, ontology, images), Tally()
+        formats = tuple(dict.fromkeys(export.formats)) if export is not None else ()
+        out, datasets = decision.store.run.parent, []
+        for place, name in enumerate(formats):
+            target = decision.last.place(out, name, formats[0])
+            datasets.append(decision.export(name, target, export or ExportConfig(), Tally() if place else tally))
+        if not formats:
+            for _ in decision.labelled(tally):
+                pass
+        written = decision.remember(export, formats)
+        notes = decision.notes(tally, export, written)
+    failed, seconds = decision.store.failed(), time.perf_counter() - started
     states = {state.value: tally.states[state] for state in State} | {State.FAILED.value: len(failed)}
-    per_class = {name: tally.classes[class_id] for class_id, name in enumerate(words.class_names)}
+    per_class = {name: tally.classes[class_id] for class_id, name in enumerate(decision.ontology.class_names)}
     stages = {"decide": tally.seconds, "export": seconds - tally.seconds}
-    return RunSummary(out, store.run, states, per_class, failed, 0, seconds, stages, datasets)
+    return RunSummary(out, decision.store.run, states, per_class, failed, 0, seconds, stages, datasets, notes)
 
 
 def export_run(
@@ -172,13 +179,22 @@ def export_run(
     images: Path | str | None = None,
 ) -> DatasetSummary:
     """Write the labels as they were decided last into another folder or format; `images` as in `redecide`."""
-    return _export(_decided(run, None, None, images), format, Path(out), config or ExportConfig(), _Tally())
+    run = find_run(Path(run))
+    with RunLock(run):
+        decision = Decision.of(run, None, None, images)
+        return decision.export(format, Path(out), config or decision.last.export, Tally())
+
+
+def last_settings(run: Path | str) -> tuple[DecideConfig, ExportConfig]:
+    """The thresholds, and the formats and split, that were used last in this run."""
+    last = LastDecision.of(Store(Path(run)))
+    return last.decide, last.export
 
 
 def decided_labels(run: Path | str, images: Path | str | None = None) -> tuple[Ontology, Iterator[tuple[ImageRecord, Labels]]]:
     """The labels as they were decided last: the ontology, and each image that was seen with its labels, in the order of ids."""
-    decided = _decided(run, None, None, images)
-    return decided.ontology, _labelled(decided, _Tally())
+    decision = Decision.of(run, None, None, images)
+    return decision.ontology, decision.labelled(Tally())
 
 
 def build_worker(config: LabelConfig, ontology: Ontology) -> SeeWorker:
@@ -193,17 +209,44 @@ def look_at_one(image_rgb: RgbImage, worker: SeeWorker, ontology: Ontology, conf
 
 def default_out(images: Path | str) -> Path:
     """Where autodistill puts the dataset of a folder: beside it, `_labeled` after its name."""
-    folder = Path(images).absolute()
+    folder = Path(os.path.abspath(images))  # noqa: PTH100 - not resolve(): beside a link, not beside what it points to
     return folder.with_name(f"{folder.name}_labeled")
 
 
-def _scan(images: Path, out: Path, config: SeeConfig, extension: str | None) -> Folder:
-    if out.resolve().is_relative_to(images.resolve()):
-        raise ConfigError(
-            f"the output folder {out} must not lie in the images folder {images}: its images would be labelled next time"
-        )
-    scanned = scan(images, extension=extension, max_megapixels=config.max_megapixels)
+def _check_formats(out: Path, config: LabelConfig) -> None:
+    """What a writer would refuse is refused now, not after hours of looking."""
+    last = LastDecision.of(Store(out)) if (out / "run" / "run.json").is_file() else LastDecision()
+    for name in dict.fromkeys(config.export.formats):
+        writer = plugins.find("formats", name).load_class()
+        check_place(writer, last.place(out, name, config.export.formats[0]), has_masks=config.see.masks != "none")
+
+
+def _listed(images: Path, config: SeeConfig, extension: str | None, progress: Progress | None) -> Folder:
+    said = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal said
+        if progress is not None and time.monotonic() - said > SAID_SECONDS:
+            said = time.monotonic()
+            progress.message(f"listing {images}: {done} of {total} files")
+
+    if progress is not None:
+        progress.message(f"listing {images}")
+    scanned = scan(images, extension=extension, max_megapixels=config.max_megapixels, progress=tell)
     return Folder(images, scanned.images, [FailedLine(failed.id, failed.reason, failed.detail) for failed in scanned.failed])
+
+
+def _require_same_folder(folder: Folder, run: Path) -> None:
+    """A run goes on with its own images, wherever they are now; raises WrongRunError for a folder that shares none with it."""
+    if not (run / "images.parquet").is_file():
+        return
+    store = Store(run)
+    digests = set(store.digests().values())
+    if digests and not any(image.digest in digests for image in folder.images):
+        raise WrongRunError(
+            f"{run} holds the {len(digests)} images of {store.images_root}, and none of them is in {folder.root}: "
+            "give another --out, or the dataset would be replaced"
+        )
 
 
 def _look(
@@ -232,78 +275,6 @@ def _look(
     stages["see"] = time.perf_counter() - started
     stages.update(worker.seconds)
     return count
-
-
-@dataclass(frozen=True)
-class _Decided:
-    """A store with the settings that make labels of it, and the place where its images are now."""
-
-    store: Store
-    config: DecideConfig
-    ontology: Ontology
-    images_root: Path
-
-
-def _decided(run: Path | str, config: DecideConfig | None, ontology: Any, images: Path | str | None) -> _Decided:
-    """The settings given, or else those used last; raises StoreError if the ontology asks for what the run never asked."""
-    store = Store(Path(run))
-    path = store.run / "decide.json"
-    last = read_json(path) if path.exists() else {}
-    if ontology is None and "ontology" not in last:
-        raise StoreError(f"nothing was decided in {store.run} yet; give the ontology")
-    words = Ontology.from_document(last["ontology"], str(path)) if ontology is None else Ontology.load(ontology)
-    never_asked = [prompt for prompt in words.prompts if prompt not in store.prompts]
-    if never_asked:
-        raise StoreError(
-            f"{store.run} was never asked for {', '.join(map(repr, never_asked))}; it was asked for "
-            f"{', '.join(map(repr, store.prompts))}. Label into another --out to ask for more"
-        )
-    root = store.images_root if images is None else Path(images)
-    return _Decided(store, config or checked(DecideConfig, last.get("decide", {})), words, root)
-
-
-class _Tally:
-    """Counts that go along with the one pass over the labels; `seconds` without the time of whoever takes them."""
-
-    def __init__(self) -> None:
-        self.states: Counter[State] = Counter()
-        self.classes: Counter[int] = Counter()
-        self.seconds = 0.0
-
-
-def _labelled(decided: _Decided, tally: _Tally) -> Iterator[tuple[ImageRecord, Labels]]:
-    """Each image that was seen with its labels, in the order of ids; some dozens at a time in memory."""
-    columns = [decided.store.prompts.index(prompt) for prompt in decided.ontology.prompts]
-    started = time.perf_counter()
-    seen = (
-        (sighting.image, replace(sighting.candidates, scores=sighting.candidates.scores[:, columns]))
-        for sighting in decided.store.sightings(decided.images_root)
-        if sighting.candidates is not None
-    )
-    while some := list(islice(seen, DECIDED_AT_ONCE)):
-        asked = [(candidates, image.width, image.height) for image, candidates in some]
-        for (image, _), labels in zip(some, decide_many(asked, decided.ontology, decided.config), strict=True):
-            tally.states[labels.state] += 1
-            tally.classes.update(labels.class_id.tolist())
-            tally.seconds += time.perf_counter() - started
-            yield image, labels
-            started = time.perf_counter()
-
-
-def _export(decided: _Decided, format_: str, out: Path, config: ExportConfig, tally: _Tally) -> DatasetSummary:
-    root = decided.images_root
-    if not root.is_dir():
-        raise StoreError(f"the images folder {root} is not there any more; say where it is now (images=, --images)")
-    writer = plugins.find("formats", format_).load_class()
-    seen = decided.store.seen()
-    hashes = {image.id: dhash for image, dhash in seen}
-    records = [image for image, _ in seen]
-    split = plan_splits(records, config.valid, seed=config.seed, group=config.group_by == "auto", hashes=hashes)
-    stems = dataset_stems([image.id for image in records])
-    rows, names = _labelled(decided, tally), decided.ontology.class_names
-    return export_dataset(
-        rows, names, writer, out, split=split, stems=stems, notes=split.notes, confidence_files=config.confidence_files
-    )
 
 
 def _class_counts(sightings: Sequence[Sighting], ontology: Ontology, config: DecideConfig) -> Mapping[str, int]:

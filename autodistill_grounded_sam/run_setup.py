@@ -78,7 +78,8 @@ def _model(role: str, name: str, offline: bool) -> dict[str, str | None]:
     plugin = plugins.find(role, name)
     if not plugin.built_in:
         return {"name": f"{plugin.target} of {plugin.distribution}", "sha256": None}
-    return {"name": name, "sha256": weights.find_weights(name, cast(weights.Role, role[:-1]), offline=offline).sha256}
+    found = weights.find_weights(name, cast(weights.Role, role[:-1]), offline=offline)
+    return {"name": name, "sha256": found.sha256, "identity": found.identity}
 
 
 def batch_size_of(config: LabelConfig, run: Path) -> int:
@@ -96,13 +97,19 @@ def session_note(store: StoreWriter, config: LabelConfig, looked_at: int, stages
     """This call, for people who read run.json."""
     session = {
         "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": shlex.join(sys.argv),
+        "command": _command(),
         "device": config.run.device,
         "images": looked_at,
         "seconds": {stage: round(seconds, 3) for stage, seconds in stages.items()},
         "versions": {package: found for package in _PACKAGES if (found := _version(package))},
     }
     return {"sessions": [*store.info.get("sessions", []), session]}
+
+
+def _command() -> str:
+    """Our own command line in full; of any other program its name alone, since its arguments may hold secrets."""
+    program = Path(sys.argv[0]).name if sys.argv else ""
+    return shlex.join([program, *sys.argv[1:]]) if program.startswith("grounded-sam") else program
 
 
 def _version(package: str) -> str:

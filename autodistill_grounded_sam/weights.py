@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -23,7 +23,18 @@ Role = Literal["detector", "segmenter", "tokenizer", "model"]  # "model": whatev
 Kind = Literal["transformers", "official"]
 
 OFFICIAL_SUFFIXES = (".pth", ".pt", ".safetensors")
-_HUB_FILES = ["*.safetensors", "*.json", "*.txt"]
+_HUB_TEXTS = ["*.json", "*.txt"]  # all that a tokenizer is made of; its repository may hold a whole language model besides
+_HUB_FILES = ["*.safetensors", *_HUB_TEXTS]
+# What changes the numbers of a model besides its weights.
+_SETTINGS = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+)
 _MINI = Path(__file__).parent / "mini"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json")
@@ -87,12 +98,29 @@ class FoundWeights:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the weights file; of the lines `<sha256>  <name>` where there are several. Read once, on first use."""
-        digests = [_sha256(path) for path in self.files]
-        if len(digests) == 1:
-            return digests[0]
-        lines = (f"{digest}  {path.name}\n" for digest, path in zip(digests, self.files, strict=True))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        """Of the weights file; of the lines `<sha256>  <name>` where there are several; the `identity` where there is none.
+
+        Read once, on first use; for people to compare with what others publish.
+        """
+        if not self._digests:
+            return self.identity
+        return next(iter(self._digests.values())) if len(self._digests) == 1 else _sha256_of_lines(self._digests)
+
+    @cached_property
+    def identity(self) -> str:
+        """Of all that changes results: the lines `<sha256>  <name>` of the weights, config, processor and tokenizer files.
+
+        The `sha256` itself for an official file. Read once, on first use.
+        """
+        if self.kind == "official":
+            return self.sha256
+        settings = {name: _sha256(self.path / name) for name in _SETTINGS if (self.path / name).is_file()}
+        return _sha256_of_lines({**self._digests, **settings})
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """The sha256 of each weights file, by its name."""
+        return {path.name: _sha256(path) for path in self.files}
 
 
 def find_weights(name: str, role: Role, *, offline: bool = False) -> FoundWeights:
@@ -169,7 +197,7 @@ def _from_hub(name: str, role: Role, offline: bool) -> Path:
     for local_files_only in (True, False):
         if offline and not local_files_only:
             break
-        folder, reason = _snapshot(name, local_files_only)
+        folder, reason = _snapshot(name, role, local_files_only)
         if folder is not None:
             missing = _missing(folder, role)
             if not missing:
@@ -183,15 +211,16 @@ def _from_hub(name: str, role: Role, offline: bool) -> Path:
     )
 
 
-def _snapshot(name: str, local_files_only: bool) -> tuple[Path | None, str]:
+def _snapshot(name: str, role: Role, local_files_only: bool) -> tuple[Path | None, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError
 
     if not local_files_only:
         logger.info("downloading %s from the hub", name)
     try:
+        patterns = _HUB_TEXTS if role == "tokenizer" else _HUB_FILES
         # Only the top level: subfolders hold other formats (onnx, ...).
-        folder = snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"], local_files_only=local_files_only)
+        folder = snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"], local_files_only=local_files_only)
         return Path(folder), ""
     except GatedRepoError:
         return None, "its authors ask you to accept their terms on its page first, then to log in with `hf auth login`"
@@ -239,6 +268,11 @@ def _suggestion(name: str, role: Role | None) -> str:
     by_tail = {known.rpartition("/")[2].lower(): known for known in names}
     near = get_close_matches(name.rpartition("/")[2].lower(), list(by_tail), n=1, cutoff=0.5)
     return f"did you mean {by_tail[near[0]]!r}?" if near else f"known are: {', '.join(dict.fromkeys(names))}"
+
+
+def _sha256_of_lines(digests: Mapping[str, str]) -> str:
+    lines = (f"{digests[name]}  {name}\n" for name in sorted(digests))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

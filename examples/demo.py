@@ -23,6 +23,7 @@ from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.painting import FRESH_SETTINGS, PainterSettings, paint_dataset
 
 ONTOLOGY = "painted_shapes_small"
+MARKER = ".demo"  # says that a folder is ours to empty
 
 
 def run(*words: str | Path) -> dict:
@@ -31,6 +32,22 @@ def run(*words: str | Path) -> dict:
     print("$", shlex.join(command), flush=True)
     tool = str(Path(sys.executable).with_name("grounded-sam"))
     return json.loads(subprocess.run([tool, *command[1:]], check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def make_folder(out: Path) -> None:
+    """An empty folder. One of an earlier demo is emptied; raises FileExistsError for any other that holds something."""
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file: give another --out")
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / MARKER).is_file():
+            raise FileExistsError(f"{out} holds files that no demo made: give another --out, or delete it yourself; it is kept")
+        for path in out.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != MARKER:
+                path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARKER).write_text("made by examples/demo.py, which empties this folder when it runs again\n", encoding="utf-8")
 
 
 def line(name: str, facts: dict) -> str:
@@ -46,7 +63,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60)
     args = parser.parse_args()
     start, out = time.perf_counter(), args.out
-    shutil.rmtree(out, ignore_errors=True)
+    try:
+        make_folder(out)
+    except FileExistsError as error:
+        parser.error(str(error))
     names = Ontology.load(ONTOLOGY).class_names
     pairs = tuple(tuple(name.split(" ")) for name in names)
     settings = PainterSettings(FRESH_SETTINGS.width, FRESH_SETTINGS.height, objects=(3, 6), pairs=pairs)

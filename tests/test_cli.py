@@ -174,9 +174,11 @@ def test_evaluate_labels(say: Any, run: Path, tmp_path: Path) -> None:
     assert "precision" in say("evaluate", run, "--truth", tmp_path / "truth.json").out
 
 
-def test_predict_writes_a_picture(say: Any, images: Path, tmp_path: Path) -> None:
+def test_predict_writes_a_picture(say: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     said = say("predict", images / "scene_0003.png", "--ontology", ONTOLOGY, *FAKE, "--box-threshold", "0.1")
-    picture = images / "scene_0003_labeled.png"
+    picture = Path("scene_0003_labeled.png")  # where one stands: among the images it would be labelled next time
     assert np.asarray(Image.open(picture)).shape[2] == 3
     assert str(picture) in said.out
     facts = say("predict", images / "scene_0003.png", "--ontology", ONTOLOGY, *FAKE, "--out", tmp_path / "p.png", "--json").json
@@ -213,3 +215,99 @@ def test_version_and_help(say: Any) -> None:
     assert "label" in say("--help").out
     for command in ("label", "decide", "export", "evaluate", "distill", "predict"):
         assert "--json" in say(command, "--help").out
+
+
+def test_what_is_left_out_stays_as_it_was_used_last(say: Any, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    words = ("label", images, "--ontology", ONTOLOGY, *FAKE, "--out", out)
+    first = say(*words, "--box-threshold", "0.5", "--text-threshold", "0.45", "--valid", "0.5", "--seed", "7", "--json").json
+    again = say("decide", out, "--format", "yolo-seg", "--json").json
+    assert again["labels"] == first["labels"]
+    assert again["datasets"][0]["images"] == first["datasets"][0]["images"]
+    exported = say("export", out, "--format", "coco", "--out", tmp_path / "coco", "--json").json
+    assert exported["images"] == first["datasets"][0]["images"]
+    say("decide", out, "--box-threshold", "0.7", "--json")
+    assert json.loads((out / "run/decide.json").read_text())["decide"]["text_threshold"] == 0.45
+
+
+def test_decide_tells_that_the_dataset_is_older(say: Any, run: Path) -> None:
+    notes = say("decide", run, "--box-threshold", "0.9", "--json").json["notes"]
+    assert any("the dataset on disk (yolo-seg) is of an earlier decision" in note for note in notes)
+    assert "labels decided of" in say("decide", run).out
+    written = say("decide", run, "--format", "yolo-seg", "--json").json
+    assert written["notes"] == []
+    low = say("decide", run, "--box-threshold", "0.05", "--json").json["notes"]
+    assert any("labels must reach text_threshold 0.25 too" in note for note in low)
+    floor = say("decide", run, "--box-threshold", "0.05", "--text-threshold", "0.05", "--json").json["notes"]
+    assert any("nothing below 0.1 was stored" in note for note in floor)
+
+
+def test_another_format_never_replaces_the_first(say: Any, run: Path) -> None:
+    facts = say("decide", run, "--format", "coco", "--format", "coco", "--json").json
+    assert [dataset["path"] for dataset in facts["datasets"]] == [str(run / "coco")]
+    assert (run / "data.yaml").is_file()
+
+
+@pytest.mark.parametrize("inside", ["train/images", "valid/images"])
+def test_the_images_of_a_dataset_are_not_labelled_into_it(say: Any, run: Path, inside: str) -> None:
+    before = sorted(run.rglob("*.png"))
+    said = say("label", run / inside, "--ontology", ONTOLOGY, *FAKE, "--out", run)
+    assert said.code == 2
+    assert "must not lie in the dataset" in said.err
+    assert sorted(run.rglob("*.png")) == before
+
+
+def test_a_folder_of_other_images_does_not_replace_a_dataset(say: Any, run: Path, tmp_path: Path) -> None:
+    paint_folder(tmp_path / "other", 3, seed=900)
+    said = say("label", tmp_path / "other", "--ontology", ONTOLOGY, *FAKE, "--out", run)
+    assert said.code == 2
+    assert "none of them is in" in said.err
+    assert len(list(run.glob("*/images/*"))) == 6
+
+
+def test_what_a_writer_would_refuse_is_refused_before_looking(
+    say: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    monkeypatch.setenv("AGS_FAKE_LOG", str(log))
+    (tmp_path / "foreign" / "train").mkdir(parents=True)
+    (tmp_path / "foreign" / "train" / "mine.txt").write_text("mine")
+    said = say("label", images, "--ontology", ONTOLOGY, *FAKE, "--out", tmp_path / "foreign")
+    assert said.code == 2
+    assert "was not written by this tool" in said.err
+    said = say("label", images, "--ontology", ONTOLOGY, *FAKE, "--out", tmp_path / "boxes", "--masks", "none")
+    assert said.code == 2
+    assert "--format yolo" in said.err
+    said = say("label", images, "--ontology", ONTOLOGY, *FAKE, "--out", tmp_path / "zero", "--batch-size", "0")
+    assert said.code == 2
+    assert "batch_size" in said.err
+    assert not log.exists()
+
+
+def test_lowering_the_threshold_of_a_run_with_masks_of_kept_ones_is_told(say: Any, images: Path, tmp_path: Path) -> None:
+    words = ("label", images, "--ontology", ONTOLOGY, *FAKE, "--out", tmp_path / "o", "--masks", "kept", "--box-threshold", "0.7")
+    assert say(*words, "--json").json["notes"] == []
+    notes = say("decide", tmp_path / "o", "--box-threshold", "0.3", "--json").json["notes"]
+    assert any("have no mask, since the run made masks of kept ones only" in note for note in notes)
+
+
+def test_an_unfinished_run_is_told(say: Any, run: Path, images: Path, tmp_path: Path) -> None:
+    """More images were listed than looked at, as after a Ctrl-C."""
+    from autodistill_grounded_sam.images import scan
+    from autodistill_grounded_sam.store.parts import write_images
+
+    paint_folder(images / "more", 4, seed=50)
+    write_images(run / "run" / "images.parquet", scan(images).images)
+    assert any("4 images were not looked at yet" in note for note in say("decide", run, "--json").json["notes"])
+    notes = say("export", run, "--format", "coco", "--out", tmp_path / "coco", "--json").json["notes"]
+    assert any("4 images of the folder were not looked at yet" in note for note in notes)
+
+
+def test_interrupted_distill_does_not_promise_to_go_on(say: Any, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autodistill_grounded_sam.distill.ultralytics_target.UltralyticsTarget.train", interrupt)
+    said = say("distill", run, "--out", run / "student", "--target", "yolov8n-seg.yaml")
+    assert said.code == 130
+    assert "training starts anew" in said.err

@@ -16,7 +16,7 @@ from PIL import Image
 
 import autodistill_grounded_sam.weights as weights
 from autodistill_grounded_sam import GroundedSAM, YOLOv8
-from autodistill_grounded_sam.config import LabelConfig, SeeConfig
+from autodistill_grounded_sam.config import DecideConfig, LabelConfig, RunConfig, SeeConfig
 from autodistill_grounded_sam.errors import ConfigError, OntologyError, WeightsError
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.testing import paint_folder
@@ -224,7 +224,7 @@ def test_config_and_keywords(images: Path) -> None:
     model = door(config=LabelConfig(see=SeeConfig(floor=0.2)), batch_size=2, device="cpu")
     assert (model.config.see.floor, model.config.run.batch_size) == (0.2, 2)
     with pytest.raises(ConfigError, match="box_threshold"):
-        door(box_threshold=1.5).predict(str(images / "scene_0000.png"))
+        door(box_threshold=1.5)
 
 
 def test_default_weights_offline_say_what_to_do(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,3 +239,22 @@ def test_yolov8_is_a_target_model() -> None:
 
     assert issubclass(YOLOv8, DetectionTargetModel)
     assert list(inspect.signature(YOLOv8.train).parameters)[:3] == ["self", "dataset_yaml", "epochs"]
+
+
+def test_config_is_kept_where_nothing_is_given_beside_it(images: Path) -> None:
+    config = LabelConfig(
+        see=SeeConfig(detector="mini", segmenter="mini"),
+        run=RunConfig(device="cpu", batch_size=2, offline=True),
+        decide=DecideConfig(box_threshold=0.2),
+    )
+    model = GroundedSAM(ONTOLOGY, config=config)
+    assert model.config == config
+    assert (model.box_threshold, model.text_threshold) == (0.2, 0.25)
+    assert GroundedSAM(ONTOLOGY, 0.4, config=config).box_threshold == 0.4
+    assert GroundedSAM(ONTOLOGY).config.see.segmenter == "facebook/sam-vit-huge"
+
+
+def test_broken_images_are_told(images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (images / "broken.jpg").write_bytes(b"nothing")
+    door().label(str(images))
+    assert "1 images were set aside" in caplog.text

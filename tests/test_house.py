@@ -13,14 +13,14 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "autodistill_grounded_sam"
 NAME = PACKAGE.name
 GROUND = {
-    "config", "datasets", "drawing", "errors", "image_modes", "images", "masks", "ontology", "ontology_io", "painting", "plugins",
-    "protocols", "similar", "types", "weights",
+    "config", "datasets", "drawing", "errors", "image_modes", "images", "loading", "masks", "ontology", "ontology_io",
+    "painting", "plugins", "protocols", "similar", "types", "weights",
 }  # fmt: skip
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tune", "decide"), ("tune", "evaluate"),
           ("report", "decide"), ("review", "store"), ("review", "decide")}  # fmt: skip
-JOINERS = {"pipeline", "run_setup", "measuring", "cli", "cli_output", "grounded_sam", "testing", "__init__"}
-NO_TORCH = {"decide", "export", "store", "report"} | GROUND
+JOINERS = {"pipeline", "decisions", "run_setup", "measuring", "cli", "cli_output", "grounded_sam", "testing", "__init__"}
+NO_TORCH = {"decide", "export", "store", "report"} | GROUND - {"loading"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

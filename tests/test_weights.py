@@ -74,6 +74,35 @@ def test_sha256__several_files_depend_on_each_and_on_names(tmp_path: Path) -> No
         find_weights(str(tmp_path / "first"), "detector")
 
 
+@pytest.mark.parametrize(
+    "changed", ["config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+                "vocab.txt", "special_tokens_map.json", "model.safetensors"],
+)  # fmt: skip
+def test_identity__is_of_every_file_that_changes_results(tmp_path: Path, changed: str) -> None:
+    first = find_weights(str(fill(tmp_path / "first", DETECTOR_FILES)), "detector")
+    same = find_weights(str(fill(tmp_path / "same", {**DETECTOR_FILES, "README.txt": "words"})), "detector")
+    other = find_weights(str(fill(tmp_path / "other", {**DETECTOR_FILES, changed: "other"})), "detector")
+    assert first.identity == same.identity != other.identity
+    assert (first.sha256 == other.sha256) == (changed != "model.safetensors")
+
+
+def test_identity__lines_of_digest_and_name(tmp_path: Path) -> None:
+    found = find_weights(str(fill(tmp_path / "m", DETECTOR_FILES)), "detector")
+    lines = "".join(f"{hashlib.sha256(DETECTOR_FILES[name].encode()).hexdigest()}  {name}\n" for name in sorted(DETECTOR_FILES))
+    assert found.identity == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_identity__official_file_is_its_sha256(tmp_path: Path) -> None:
+    fill(tmp_path, {"swint.pth": "numbers", "config.json": "{}"})
+    found = find_weights(str(tmp_path / "swint.pth"), "detector")
+    assert found.identity == found.sha256 == hashlib.sha256(b"numbers").hexdigest()
+
+
+def test_sha256__a_tokenizer_has_one_though_it_has_no_weights(tmp_path: Path) -> None:
+    found = find_weights(str(fill(tmp_path / "m", {"vocab.txt": "a"})), "tokenizer")
+    assert found.sha256 == found.identity != find_weights(str(fill(tmp_path / "n", {"vocab.txt": "b"})), "tokenizer").sha256
+
+
 def test_find_weights__incomplete_folder(tmp_path: Path) -> None:
     folder = fill(tmp_path / "m", {"config.json": "{}", "pytorch_model.bin": "code"})
     expected = r"\*\.safetensors, tokenizer\.json or vocab\.txt, .* missing; its \.bin file is a pickle, which could run code"
@@ -143,6 +172,23 @@ def test_find_weights__downloads_only_safe_files(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake_download)
     assert find_weights("someone/some-dino", "detector").path == tmp_path / "snapshot"
     assert calls == [("someone/some-dino", True), ("someone/some-dino", False)]
+
+
+def test_prefetch__a_tokenizer_brings_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fake_download(name: str, *, allow_patterns: list[str], ignore_patterns: list[str], local_files_only: bool) -> str:
+        asked.append(allow_patterns)
+        if local_files_only:
+            raise FileNotFoundError("not cached")
+        return str(fill(tmp_path / "snapshot", {**DETECTOR_FILES, "tokenizer.json": "{}"}))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake_download)
+    prefetch(["bert-base-uncased"])
+    assert asked == [["*.json", "*.txt"]] * 2
+    asked.clear()
+    prefetch([HUB_ID])
+    assert asked == [["*.safetensors", "*.json", "*.txt"]] * 2
 
 
 def test_find_weights__mini_that_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from autodistill_grounded_sam.detect.spans import Caption, SpanScore, pack_captions, span_scores
 from autodistill_grounded_sam.errors import ConfigError, RecordError, WeightsError
+from autodistill_grounded_sam.loading import quiet_loading
 from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
 from autodistill_grounded_sam.weights import FoundWeights, find_weights
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
 MOST_TOKENS = 256  # the official code cuts there; a model may read fewer
 SAME_OBJECT_IOU = 0.9  # of boxes that two captions found: above it they are one object
+MOST_TO_MERGE = 300  # boxes of one caption: three times the 100 of an image that a store keeps (`max_candidates`)
 OFFICIAL_SIZES_PX = (800, 1333)
 
 
@@ -161,30 +163,42 @@ def merge_captions(
     """Boxes (n, 4) and scores (n, P) above the floor, best first; one object that several captions found becomes one row.
 
     A box takes the element-wise maximum with every box of another caption that overlaps it by IoU >= 0.9, then of such
-    boxes only the best remains. Boxes of the same caption are left as they are: `decide` judges duplicates.
+    boxes only the best remains. Boxes of the same caption are left as they are: `decide` judges duplicates. Of several captions
+    each one's best `MOST_TO_MERGE` boxes take part.
     """
     best = scores.max(axis=1)
-    kept = np.flatnonzero((best >= floor) & np.isfinite(boxes_xyxy).all(axis=1))
-    kept = kept[np.argsort(-best[kept], kind="stable")]
-    boxes, shared = boxes_xyxy[kept], scores[kept]
-    if len(np.unique(caption_of)) > 1:
-        same = (_iou(boxes, boxes_xyxy) >= SAME_OBJECT_IOU) & (caption_of[kept][:, None] != caption_of[None])
-        rows, others = np.nonzero(same)
-        np.maximum.at(shared, rows, scores[others])
-        rivals, alive = same[:, kept], np.ones(len(kept), bool)
-        for row in range(len(kept)):
-            if alive[row]:
-                alive[row + 1 :] &= ~rivals[row, row + 1 :]
-        boxes, shared = boxes[alive], shared[alive]
-    order = np.argsort(-shared.max(axis=1), kind="stable")
-    return boxes[order], shared[order]
+    usable = np.flatnonzero(np.isfinite(boxes_xyxy).all(axis=1))
+    rows = usable[np.argsort(-best[usable], kind="stable")]
+    several = len(np.unique(caption_of)) > 1
+    if several:
+        rows = rows[_rank_in_caption(caption_of[rows]) < MOST_TO_MERGE]
+    boxes, merged, captions = boxes_xyxy[rows], scores[rows], caption_of[rows]
+    kept = best[rows] >= floor  # the first ones; what is below the floor still gives its scores to what is above
+    for row in range(int(kept.sum())) if several else ():
+        if kept[row]:  # only what is still there is compared, a row at a time: all pairs at once take a gigabyte
+            same = np.flatnonzero((_iou(boxes[row], boxes) >= SAME_OBJECT_IOU) & (captions != captions[row]))
+            merged[row] = np.maximum(scores[rows[row]], scores[rows[same]].max(axis=0, initial=0))
+            kept[same[same > row]] = False
+    boxes, merged = boxes[kept], merged[kept]
+    order = np.argsort(-merged.max(axis=1), kind="stable")
+    return boxes[order], merged[order]
 
 
-def _iou(first: Float32, second: Float32) -> Float32:
-    corners = [np.maximum(first[:, None, :2], second[None, :, :2]), np.minimum(first[:, None, 2:], second[None, :, 2:])]
-    common = (corners[1] - corners[0]).clip(0).prod(axis=2)
-    area_1, area_2 = ((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (first, second))
-    iou: Float32 = common / np.maximum(area_1[:, None] + area_2[None] - common, np.finfo(np.float32).tiny)
+def _rank_in_caption(caption_of: npt.NDArray[np.int_]) -> npt.NDArray[np.int_]:
+    """How many rows of the same caption come before each row."""
+    order = np.argsort(caption_of, kind="stable")
+    numbers, starts = np.unique(caption_of[order], return_index=True)
+    ranks = np.empty(len(order), np.int_)
+    ranks[order] = np.arange(len(order)) - starts[np.searchsorted(numbers, caption_of[order])]
+    return ranks
+
+
+def _iou(box_xyxy: Float32, others_xyxy: Float32) -> Float32:
+    x1, y1, x2, y2 = others_xyxy.T
+    width = (np.minimum(box_xyxy[2], x2) - np.maximum(box_xyxy[0], x1)).clip(0)
+    common = width * (np.minimum(box_xyxy[3], y2) - np.maximum(box_xyxy[1], y1)).clip(0)
+    area, areas = (box_xyxy[2:] - box_xyxy[:2]).clip(0).prod(), (x2 - x1).clip(0) * (y2 - y1).clip(0)
+    iou: Float32 = common / np.maximum(area + areas - common, np.finfo(np.float32).tiny)
     return iou
 
 
@@ -288,9 +302,10 @@ def _load_transformers(weights: FoundWeights) -> tuple[Any, Any, _Inputs]:
     if model_type not in MODEL_TYPES:
         raise WeightsError(f"{path} holds a {model_type!r} model; this detector runs {' and '.join(MODEL_TYPES)}")
     try:
-        model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
-            path, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
+        with quiet_loading():
+            model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
+                path, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise WeightsError(f"the weights in {path} cannot be read: {error}") from error
     faults = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "mismatched_keys") if report[kind]}

@@ -27,6 +27,7 @@ from autodistill_grounded_sam.types import Float32, RgbImage, Rle, TrainResult
 
 logger = logging.getLogger(__name__)
 
+_LEAST = {"epochs": 1, "imgsz": 32, "batch": 1}  # 32: the stride of these models, so of less nothing would be left
 _OWN_SETTINGS = ("data", "project", "name", "save_dir", "mode", "task", "model", "exist_ok", "resume", "cfg")
 _FIGURES = {"precision": "precision", "recall": "recall", "mAP50": "mAP50", "mAP50-95": "mAP50_95"}
 _FLAGS = {"batch": "batch-size"}  # where the command line has another word
@@ -74,8 +75,9 @@ class UltralyticsTarget:
 
         `settings` are ultralytics' own (`patience`, `lr0`, `mosaic`, ...). Figures are those of the best epoch on the dataset's
         validation split. Raises DatasetError for a dataset that this student cannot learn from, ConfigError for an unknown
-        model or setting, WeightsError for weights that do not load, MissingExtraError without ultralytics.
+        model or a wrong setting, WeightsError for weights that do not load, MissingExtraError without ultralytics.
         """
+        _check_sizes(epochs=epochs, imgsz=imgsz, batch=batch)
         data = check_yolo_dataset(Path(dataset))
         out = Path(out).resolve()
         offline = stays_offline(self._offline)
@@ -89,7 +91,7 @@ class UltralyticsTarget:
             _follow(model, epochs, on_epoch)
             device = pick_device(device)
             defaults = {"workers": 0 if device in ("cpu", "mps") else 4, "plots": False, "verbose": False}
-            with _label_caches_removed(data):
+            with _label_caches_removed(data), _bad_start_told(model):
                 model.train(
                     **{**defaults, **settings},
                     data=str(_write_data_yaml(data, out)),
@@ -180,6 +182,12 @@ def predict_folder(
         yield student.predict(read(path), confidence=confidence, imgsz=imgsz, name=name)
 
 
+def _check_sizes(**sizes: int) -> None:
+    for name, value in sizes.items():
+        if value < _LEAST[name]:
+            raise ConfigError(f"{name} must be {_LEAST[name]} or more, got {value}; set it with --{_FLAGS.get(name, name)}")
+
+
 def _check_settings(settings: Mapping[str, Any]) -> None:
     from ultralytics.cfg import get_cfg
     from ultralytics.utils import DEFAULT_CFG_DICT
@@ -223,6 +231,24 @@ def _follow(model: Any, epochs: int, on_epoch: OnEpoch | None) -> None:
 
     model.add_callback("on_train_start", lambda trainer: torch.set_num_threads(threads))
     model.add_callback("on_fit_epoch_end", report)
+
+
+@contextlib.contextmanager
+def _bad_start_told(model: Any) -> Iterator[None]:
+    """What ultralytics refuses before its first epoch (a device that is not there, an unknown optimizer) is a wrong setting."""
+    started = False
+
+    def start(trainer: Any) -> None:
+        nonlocal started
+        started = True
+
+    model.add_callback("on_train_start", start)
+    try:
+        yield
+    except (ValueError, NotImplementedError) as error:
+        if started:
+            raise
+        raise ConfigError(f"ultralytics does not start with these settings: {first_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -38,11 +38,12 @@ def check_yolo_dataset(dataset: Path) -> YoloDataset:
     train = _folders(file, root, "train", content.get("train"))
     valid = _folders(file, root, "val", content.get("val", content.get("valid", content.get("validation"))))
     objects, file_with_boxes = 0, None
-    for folder in (*train, *valid):
-        for label_file in _label_files(folder):
-            rows, are_boxes = _look_at(label_file, len(classes))
-            objects += rows if folder in train else 0
-            file_with_boxes = file_with_boxes or (label_file if are_boxes else None)
+    learned = dict.fromkeys(file for folder in train for file in _label_files(folder))
+    others = (file for folder in valid for file in _label_files(folder))
+    for label_file in dict.fromkeys((*learned, *others)):  # once each: a small dataset may name one folder as train and val
+        rows, are_boxes = _look_at(label_file, len(classes))
+        objects += rows if label_file in learned else 0
+        file_with_boxes = file_with_boxes or (label_file if are_boxes else None)
     if not objects:
         raise DatasetError(f"{file} has no object to learn from: the label files of 'train' ({train[0]}) are empty or missing")
     return YoloDataset(classes, train, valid, objects, file_with_boxes)

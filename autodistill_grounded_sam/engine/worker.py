@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import SeeConfig, checked
+from autodistill_grounded_sam.engine.memory import Ask, OutOfMemoryError, Pieces
 from autodistill_grounded_sam.engine.tiles import TiledDetector
 from autodistill_grounded_sam.errors import ImageReadError, PluginError
 from autodistill_grounded_sam.images import read_image
@@ -43,14 +42,17 @@ class SeeWorker:
     """Builds its detector and segmenter from plain data, then looks at batches.
 
     `spec` holds `see` (a SeeConfig as a dict), `device`, `offline`, `prompts` and `prompt_groups`. `seconds` counts the time
-    spent in each stage. An image that cannot be read, or that does not fit in the GPU's memory even alone, becomes a failed
-    Sighting; any other error of a model is a fault of the program and goes up.
+    spent in each stage, `capped` the images that had more candidates above the floor than `max_candidates`. An image that
+    cannot be read, or that does not fit in the GPU's memory even alone, becomes a failed Sighting; any other error of a model is
+    a fault of the program and goes up.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._see = checked(SeeConfig, dict(spec["see"]))
         self._prompts: tuple[str, ...] = tuple(spec["prompts"])
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.capped = 0
+        self._pieces: defaultdict[str, Pieces] = defaultdict(Pieces)  # of each stage
         names = [("detectors", self._see.detector), *[("segmenters", self._see.segmenter)] * (self._see.masks != "none")]
         needs_device = any(plugins.find(role, name).built_in for role, name in names)  # a plugin alone needs no torch here
         device = pick_device(str(spec["device"])) if needs_device else str(spec["device"])
@@ -66,6 +68,7 @@ class SeeWorker:
                 longer_side_px=self._see.longer_side_px,
                 prompt_groups=spec["prompt_groups"],
                 floor=self._see.floor,
+                span_score=self._see.span_score,
             ),
         )
         if self._see.tiles:
@@ -132,9 +135,22 @@ class SeeWorker:
         return [
             answer
             if isinstance(answer, ImageReadError)
-            else trim(answer, item.image.width, item.image.height, self._see.floor, self._see.max_candidates)
+            else self._cap(item.image, sift(answer, item.image.width, item.image.height, self._see.floor))
             for item, answer in zip(items, found, strict=True)
         ]
+
+    def _cap(self, image: ImageRecord, sifted: Candidates) -> Candidates:
+        most = self._see.max_candidates
+        if len(sifted) <= most:
+            return sifted
+        self.capped += 1
+        logger.log(
+            logging.WARNING if self.capped == 1 else logging.DEBUG,
+            "%s has %d candidates above the floor of %g; max_candidates is %d, so the %d weakest are left out (raise either to "
+            "change that; told once, other such images are only counted)",
+            image.id, len(sifted), self._see.floor, most, len(sifted) - most,
+        )  # fmt: skip
+        return sifted.select(np.arange(most))
 
     def _segmented(self, items: Sequence[Decoded], pixels: Sequence[RgbImage], answers: list[Answer]) -> list[Answer]:
         segmenter = self._segmenter
@@ -154,20 +170,27 @@ class SeeWorker:
             for i, answer in enumerate(answers)
         ]
 
-    def _timed(
-        self, stage: str, ask: Callable[[Sequence[int]], list[Candidates]], items: Sequence[Decoded], which: Sequence[int]
-    ) -> list[Answer]:
+    def _timed(self, stage: str, ask: Ask, items: Sequence[Decoded], which: Sequence[int]) -> list[Answer]:
         started = time.perf_counter()
-        answers = halving(ask, which, lambda i: items[i].image.id) if len(which) else []
+        answers = self._pieces[stage].ask(ask, which)
         self.seconds[stage] += time.perf_counter() - started
-        return answers
+        return [
+            _set_aside(items[i].image, answer) if isinstance(answer, OutOfMemoryError) else answer
+            for i, answer in zip(which, answers, strict=True)
+        ]
 
 
 def trim(candidates: Candidates, width: int, height: int, floor: float, max_candidates: int) -> Candidates:
-    """What is worth keeping: boxes clipped to the image, none without area, equal ones merged, best first.
+    """What is worth keeping: the best `max_candidates` of what `sift` leaves."""
+    sifted = sift(candidates, width, height, floor)
+    return sifted.select(np.arange(min(len(sifted), max_candidates)))
+
+
+def sift(candidates: Candidates, width: int, height: int, floor: float) -> Candidates:
+    """All that could be kept: boxes clipped to the image, none without area, equal ones merged, best first.
 
     Equal boxes become one with the highest of their scores for each prompt. Those whose best prompt scores at least `floor`
-    stay, at most `max_candidates`, sorted by that score and, where it is equal, by the box, so that the order is always the same.
+    stay, sorted by that score and, where it is equal, by the box, so that the order is always the same.
     """
     limit = np.array([width, height, width, height], np.float32)
     boxes = np.clip(candidates.xyxy, 0, limit) + np.float32(0)  # + 0 turns -0 into 0
@@ -175,39 +198,8 @@ def trim(candidates: Candidates, width: int, height: int, floor: float, max_cand
     unique, inverse = np.unique(boxes[solid], axis=0, return_inverse=True)  # sorts by x1, y1, x2, y2
     scores = np.zeros((len(unique), candidates.scores.shape[1]), np.float32)
     np.maximum.at(scores, inverse.reshape(-1), candidates.scores[solid])
-    order = np.argsort(-scores.max(1, initial=0), kind="stable")[:max_candidates]
+    order = np.argsort(-scores.max(1, initial=0), kind="stable")
     return Candidates(unique[order].astype(np.float32), scores[order])
-
-
-def halving(ask: Callable[[Sequence[int]], list[Candidates]], which: Sequence[int], name: Callable[[int], str]) -> list[Answer]:
-    """Ask a model about the images `which`; when the GPU's memory is full, in two halves, down to single images.
-
-    An image that does not fit even alone gives an ImageReadError of reason `out_of_memory` in its place.
-    """
-    try:
-        answers = ask(which)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
-    else:
-        if len(answers) != len(which):
-            raise PluginError(f"a model must answer one Candidates an image: expected {len(which)}, got {len(answers)}")
-        return list(answers)
-    _free_memory()
-    if len(which) == 1:
-        logger.warning("%s does not fit in the memory of the device and is set aside: %s", name(which[0]), message)
-        return [ImageReadError("out_of_memory", f"does not fit in the memory of the device: {message}")]
-    half = len(which) // 2
-    logger.warning("out of memory with %d images, going on with %d", len(which), half)
-    return [*halving(ask, which[:half], name), *halving(ask, which[half:], name)]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device ran out of memory; told by name, so that torch need not be there."""
-    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
-        return True
-    return isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
 
 
 def pick_device(device: str) -> str:
@@ -221,11 +213,9 @@ def pick_device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _free_memory() -> None:
-    gc.collect()
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _set_aside(image: ImageRecord, error: OutOfMemoryError) -> ImageReadError:
+    logger.warning("%s does not fit in the memory of the device and is set aside: %s", image.id, error)
+    return ImageReadError("out_of_memory", f"does not fit in the memory of the device: {error}")
 
 
 def _with_masks(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -15,26 +14,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
-import autodistill_grounded_sam
 from autodistill_grounded_sam.errors import ExportError, ImageReadError
+from autodistill_grounded_sam.export.folder_lock import FolderLock
+from autodistill_grounded_sam.export.replacing import disk_errors, put_in_place, require_folder, require_ours
 from autodistill_grounded_sam.images import upright_bytes
 from autodistill_grounded_sam.types import DatasetSummary, ImageRecord, Labels, Rle, Split, State
 
 logger = logging.getLogger(__name__)
 
-# Remembers what of an output folder is ours to replace. A folder that holds anything else is never overwritten.
-MARKER = ".grounded-sam-dataset.json"
 SPLITS: tuple[Split, ...] = ("train", "valid")
 # More labels than this are read back and counted all the same, but only every k-th image's masks are compared.
 COMPARED_LABELS = 5000
-# Files that trainers leave in a dataset (ultralytics' label cache, images kept as arrays): not a reason to refuse it.
-TRAINER_SUFFIXES = (".cache", ".npy")
-# Files that a desktop leaves in every folder somebody has looked into: nor are these.
-DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 ImageSource = Callable[[ImageRecord], tuple[bytes, str]]
 WriterType = TypeVar("WriterType", bound="FolderWriter")
@@ -65,13 +59,15 @@ class FolderWriter(ABC):
     """A `DatasetWriter` of a folder. A subclass says which entries of the folder are its own, writes labels, and reads them back.
 
     Everything is made in `<out>/.partial-<format>` and moved to `<out>` by a clean exit; an error leaves `<out>` as it was. Other
-    things in `<out>` (a run's own files) are left alone. Images are copies, so that editing a dataset never changes the
+    things in `<out>` (a run's own files) are left alone; a dataset of another format there, labels changed by hand, and a second
+    process in the with-block are refused. Images are copies, so that editing a dataset never changes the
     originals; `link=True` makes hard links of those that need no change: it saves the disk, but an edit of one edits both.
     """
 
     name: ClassVar[str]
     entries: ClassVar[tuple[str, ...]]
     image_folder: ClassVar[str]  # of a split's images, with the place of the split
+    needs_masks: ClassVar[bool] = False  # whether labels without masks cannot be written
 
     def __init__(
         self,
@@ -89,6 +85,7 @@ class FolderWriter(ABC):
         self.out = Path(out)
         self.partial = self.out / f".partial-{self.name}"
         self.class_names = tuple(class_names)
+        self._lock = FolderLock(self.out)
         self._stems = stems
         self._notes = list(notes)
         self._link = link
@@ -98,15 +95,17 @@ class FolderWriter(ABC):
         self._was_there = True
 
     def __enter__(self: WriterType) -> WriterType:
-        self._was_there = self.out.exists()
-        with _disk_errors(self.out):
-            _require_ours(self.out, self.entries)
+        with disk_errors(self.out):
+            require_folder(self.out)
+            self._was_there = self.out.exists()
+            self._lock.take()
             try:
+                require_ours(self.out, self.name, self.entries)
                 shutil.rmtree(self.partial, ignore_errors=True)  # of a killed export
                 for split in SPLITS:
                     (self.partial / self.image_folder.format(split=split)).mkdir(parents=True)
                 self._spool_file.touch()
-            except OSError:
+            except BaseException:
                 self._sweep()
                 raise
         return self
@@ -116,8 +115,8 @@ class FolderWriter(ABC):
             if error is None:
                 if self._summary is None:
                     self.finish()
-                with _disk_errors(self.out):
-                    self._put_in_place()
+                with disk_errors(self.out):
+                    put_in_place(self.partial, self.out, self.name, self.entries)
         finally:
             self._sweep()
 
@@ -131,7 +130,7 @@ class FolderWriter(ABC):
             self._counts[reason] += 1
             return
         self._check(image, labels)
-        with _disk_errors(self.out):
+        with disk_errors(self.out):
             try:
                 data, suffix = self._image_source(image)
             except ImageReadError as error:
@@ -160,7 +159,7 @@ class FolderWriter(ABC):
         """Complete the files, read every one back and compare. Raises ExportError if an object or an image was lost."""
         if self._summary is not None:
             return self._summary
-        with _disk_errors(self.out):
+        with disk_errors(self.out):
             if not self._counts["train"] + self._counts["valid"]:
                 told = "; ".join(self._told()) or "none was given"
                 raise ExportError(f"no image to write into the dataset {self.out}: {told}")
@@ -248,101 +247,10 @@ class FolderWriter(ABC):
                 return
         path.write_bytes(data)
 
-    def _put_in_place(self) -> None:
-        old = _marked(self.out)
-        marker = (self.out / MARKER).read_bytes() if (self.out / MARKER).exists() else None
-        new = {entry: _file_count(self.partial / entry) for entry in self.entries}
-        away = self.partial / "replaced"
-        away.mkdir()
-        moves = [(self.out / entry, away / entry) for entry in old if (self.out / entry).exists()]
-        moves += [(self.partial / entry, self.out / entry) for entry in new]
-        done: list[tuple[Path, Path]] = []
-        # Both are ours, should this be killed half-way, and whichever is there must not count as added to.
-        self._write_marker({entry: max(old.get(entry, 0), new.get(entry, 0)) for entry in {**old, **new}})
-        try:
-            for source, target in moves:
-                source.rename(target)
-                done.append((source, target))
-            self._write_marker(new)
-        except OSError:
-            for source, target in reversed(done):
-                target.rename(source)
-            if marker is None:
-                (self.out / MARKER).unlink()
-            else:
-                (self.out / MARKER).write_bytes(marker)
-            raise
-
     def _sweep(self) -> None:
         """Take away what is part-made, and the folder itself if it was made for a dataset that came to nothing."""
         shutil.rmtree(self.partial, ignore_errors=True)
+        self._lock.release()
         if not self._was_there:
             with contextlib.suppress(OSError):  # not empty: the dataset is in it
                 self.out.rmdir()
-
-    def _write_marker(self, entries: Mapping[str, int]) -> None:
-        content = {
-            "note": "written by autodistill-grounded-sam, which replaces these entries (no others) when it exports here again",
-            "version": autodistill_grounded_sam.__version__,
-            "format": self.name,
-            "entries": entries,
-        }
-        whole = self.partial / MARKER
-        whole.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        whole.replace(self.out / MARKER)
-
-
-@contextlib.contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
-    """Whatever the disk refuses becomes one ExportError that names the place, and says how much is free where it is full."""
-    try:
-        yield
-    except (ExportError, ImageReadError):
-        raise
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise ExportError(f"cannot write the dataset {out}: {error}") from error
-        place = next((folder for folder in (out, *out.parents) if folder.exists()), Path())
-        free_mb = shutil.disk_usage(place).free / 1e6
-        raise ExportError(
-            f"the disk of {out} is full ({free_mb:.0f} MB free): make room, or export to another place; "
-            "nothing that was seen is lost, and no model is run again"
-        ) from error
-
-
-def _require_ours(out: Path, entries: Sequence[str]) -> None:
-    if out.exists() and not out.is_dir():
-        raise ExportError(f"{out} is a file; a dataset needs a folder: give another --out")
-    marked = _marked(out)
-    for entry in {*entries, *marked}:
-        if not (out / entry).exists():
-            continue
-        if entry not in marked:
-            raise ExportError(
-                f"{out / entry} is already there and was not written by this tool: move it away, or give another --out; "
-                "it is not overwritten"
-            )
-        added = _file_count(out / entry) - marked[entry]
-        if added > 0:
-            raise ExportError(
-                f"{out / entry} holds {added} file(s) more than were written there: move what was added elsewhere, or give "
-                "another --out; it is not overwritten"
-            )
-
-
-def _marked(out: Path) -> dict[str, int]:
-    try:
-        entries: dict[str, Any] = json.loads((out / MARKER).read_text(encoding="utf-8"))["entries"]
-        return {str(entry): int(count) for entry, count in entries.items() if Path(entry).name == entry != ".."}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # no marker, or none of ours: then nothing here is ours to replace
-
-
-def _file_count(entry: Path) -> int:
-    if entry.is_file():
-        return 1
-    return sum(1 for path in entry.rglob("*") if path.is_file() and not _is_left_by_others(path))
-
-
-def _is_left_by_others(path: Path) -> bool:
-    return path.suffix in TRAINER_SUFFIXES or path.name in DESKTOP_FILES

@@ -118,6 +118,7 @@ class YoloSegWriter(YoloWriter):
     """One ring an object: `class x1 y1 x2 y2 ...`, see `polygons`. An object whose mask is empty gets the ring of its box."""
 
     name: ClassVar[str] = "yolo-seg"
+    needs_masks: ClassVar[bool] = True
 
     def _check(self, image: ImageRecord, labels: Labels) -> None:
         super()._check(image, labels)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill_grounded_sam.errors import ConfigError, RecordError, WeightsError
+from autodistill_grounded_sam.loading import quiet_loading
 from autodistill_grounded_sam.masks import encode_mask
 from autodistill_grounded_sam.segment.official import DECODER_LAYER_NORM_EPS, load_official
 from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
@@ -212,9 +213,10 @@ def _load_folder(path: Path) -> Any:
         vision = config.vision_config
         if (vision.hidden_size, vision.num_hidden_layers) in RELEASED:  # facebook/sam-vit-* and what was tuned from them
             config.mask_decoder_config.layer_norm_eps = DECODER_LAYER_NORM_EPS
-        model, report = SamModel.from_pretrained(
-            path, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
+        with quiet_loading():
+            model, report = SamModel.from_pretrained(
+                path, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
     except WeightsError:
         raise
     except Exception as error:  # OSError, RuntimeError, SafetensorError, JSON errors ...: all mean the same to the user

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill_grounded_sam.errors import RecordError, StoreError
-from autodistill_grounded_sam.store.files import write_whole
+from autodistill_grounded_sam.store.files import disk_errors, write_whole
 from autodistill_grounded_sam.types import Candidates, ImageRecord, Rle, Sighting, Status
 
 SCORE_FLOOR = np.float32(0.01)  # lower scores are stored as 0: no threshold asks for them, and most of 1,200 prompts score less
@@ -51,7 +51,7 @@ class PartName:
 
 
 def write_part(path: Path, sightings: Sequence[Sighting], images_root: Path) -> None:
-    """Write sightings as one Parquet file that appears whole or not at all; raises StoreError when the disk is full."""
+    """Write sightings as one Parquet file that appears whole or not at all; raises StoreError where the disk refuses."""
     import pyarrow as pa
 
     images = [sighting.image for sighting in sightings]
@@ -202,9 +202,10 @@ def _damage(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except FileNotFoundError:
-        raise
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's word; pyarrow gives damage no number
+            with disk_errors(path):
+                raise
         raise StoreError(
             f"{path} is damaged ({error}); delete this one file and run `label` again: only its images are looked at once more"
         ) from error

@@ -6,8 +6,10 @@
     failed.jsonl            every image set aside
     lock                    held by the process that writes
 
-A generation is one plan: the images that no earlier generation has seen, cut into windows and batches. While the folder,
+A generation is one plan: the images that no earlier generation has settled, cut into windows and batches. While the folder,
 batch size and part size stay as they are, a run resumes its last generation; when one changes, the rest becomes a new one.
+Settled is what was seen, or failed for a reason that lies in the file itself; what failed for a passing reason (`PASSING`)
+is looked at again by every later run: once the last generation is complete, such images become the next one.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from autodistill_grounded_sam.errors import StoreError
+from autodistill_grounded_sam.errors import StoreError, WrongRunError
 from autodistill_grounded_sam.store.files import PARTIAL_SUFFIX, disk_errors, write_json, write_whole
 from autodistill_grounded_sam.store.identity import Identity, check_identity
 from autodistill_grounded_sam.store.lock import RunLock
@@ -40,6 +42,8 @@ from autodistill_grounded_sam.types import ImageRecord, Sighting, Status
 logger = logging.getLogger(__name__)
 
 STORE_VERSION = 1
+# Reasons of `images` and of the worker that the same bytes need not meet again: a disk, a right or a memory may be mended.
+PASSING = frozenset({"missing", "broken_link", "permission_denied", "io_error", "changed", "out_of_memory"})
 
 
 class FailedLine(NamedTuple):
@@ -114,8 +118,21 @@ class Store:
 
     def failed(self) -> list[FailedLine]:
         path = self.run / "failed.jsonl"
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        return [FailedLine(**json.loads(line)) for line in lines]
+        try:
+            with disk_errors(path):
+                lines = path.read_text("utf-8").splitlines() if path.exists() else []
+            return [FailedLine(**json.loads(line)) for line in lines]
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{path} is damaged ({error}); run `label` again: it writes this file anew") from error
+
+    def not_looked_at(self) -> int:
+        """How many images of the folder as it was last listed were never looked at: more than 0 after an interrupted run."""
+        left = self.digests()
+        for part in list_parts(self.run):
+            for image_id, digest in read_columns(self.run / "candidates" / str(part), ("image_id", "digest")):
+                if left.get(image_id) == digest:
+                    del left[image_id]
+        return len(left)
 
     def _generation(self, parts: Sequence[PartName], root: Path, prompts: int, digests: Mapping[str, str]) -> Iterator[Sighting]:
         for _, window in groupby(parts, key=lambda part: part.window):
@@ -129,7 +146,8 @@ class StoreWriter:
 
     `todo` are the images of this generation, to be planned with `batch_size` and `part_images`; `done` are its
     (window, batch) pairs that need not be looked at again. A part is closed after `part_images` or `part_seconds`.
-    Raises StoreError if another process writes, if the run is of another identity, and if the disk is full.
+    A run folder that holds no part yet begins anew, whatever it was meant for before.
+    Raises StoreError if another process writes, if the run is of another identity, and where the disk refuses.
     """
 
     def __init__(
@@ -164,11 +182,10 @@ class StoreWriter:
         self.finished = False
 
     def __enter__(self) -> StoreWriter:
-        with disk_errors(self._run):
-            (self._run / "candidates").mkdir(parents=True, exist_ok=True)
-            self._lock.__enter__()
+        self._lock.__enter__()
         try:
-            self._open()
+            with disk_errors(self._run):
+                self._open()
         except BaseException as error:
             self._lock.__exit__(type(error), error, error.__traceback__)
             raise
@@ -176,8 +193,9 @@ class StoreWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            self._write_parts()
-            self._write_failed()
+            with disk_errors(self._run):
+                self._write_parts()
+                self._write_failed()
         except StoreError:
             if error is None:  # a full disk must not hide what went wrong before it
                 raise
@@ -200,25 +218,37 @@ class StoreWriter:
         write_json(self._run / "run.json", self.info)
 
     def _open(self) -> None:
+        with disk_errors(self._run / "candidates"):
+            (self._run / "candidates").mkdir(exist_ok=True)
         parts = _remove_leftovers(self._run)
-        if (self._run / "run.json").exists():
-            old = read_run_json(self._run)
+        old = read_run_json(self._run) if (self._run / "run.json").exists() else None
+        if parts and old is None:
+            raise StoreError(f"{self._run} holds candidates but no run.json that says what they are of; give another --out")
+        if parts and old is not None:  # without a part nothing was seen yet, and the run is not bound to what it was meant for
             check_identity(self._run, old["identity"], self._identity)
             self.info = {**old, "images": self.info["images"]}
-        elif parts:
-            raise StoreError(f"{self._run} holds candidates but no run.json that says what they are of; give another --out")
         generations = self.info["generations"]
-        if not generations or any(generations[-1][key] != value for key, value in self._plan.items()):
+        plan = self._resume(parts, len(generations) - 1)
+        if not generations or generations[-1] != plan or (self.finished and self._unsettled(parts)):
             write_images(self._run / "images.parquet", self._images)  # before run.json: a kill between them only comes here again
-            generations = [*generations, self._plan]
-        number = len(generations) - 1
-        seen = _seen(self._run, [part for part in parts if part.generation < number])
-        self.todo = tuple(image for image in self._images if (image.id, image.digest) not in seen)
+            generations = [*generations, self._resume(parts, len(generations))]
+        self.note({"generations": generations})
+        self._write_failed()
+
+    def _resume(self, parts: Sequence[PartName], number: int) -> dict[str, Any]:
+        """Go on with generation `number`: all that no earlier one has settled, less the batches that are on disk; its plan.
+
+        The plan holds a digest of `todo`: were a part of an earlier generation deleted, the batches would be others.
+        """
+        self.todo = self._unsettled([part for part in parts if part.generation < number])
         mine = [part for part in parts if part.generation == number]
         self.done = frozenset((part.window, batch) for part in mine for batch in part.batches)
         self.finished = sum(count_rows(self._run / "candidates" / str(part)) for part in mine) == len(self.todo)
-        self.note({"generations": generations})
-        self._write_failed()
+        return {**self._plan, "todo": _folder_digest(self.todo)}
+
+    def _unsettled(self, parts: Sequence[PartName]) -> tuple[ImageRecord, ...]:
+        settled = _settled(self._run, parts)
+        return tuple(image for image in self._images if (image.id, image.digest) not in settled)
 
     def _write_parts(self) -> None:
         """Write what is pending, a part for each unbroken run of batches in a window."""
@@ -249,9 +279,10 @@ class StoreWriter:
 def find_run(folder: Path) -> Path:
     """The run folder: `folder` itself or `folder/run`; raises StoreError if neither holds a run.json."""
     for run in (folder, folder / "run"):
-        if (run / "run.json").is_file():
-            return run
-    raise StoreError(f"no run in {folder}: expected {folder / 'run' / 'run.json'} (or run.json); `label` makes one")
+        with disk_errors(run):
+            if (run / "run.json").is_file():
+                return run
+    raise WrongRunError(f"no run in {folder}: expected {folder / 'run' / 'run.json'} (or run.json); `label` makes one")
 
 
 def read_run_json(run: Path) -> dict[str, Any]:
@@ -262,28 +293,37 @@ def read_run_json(run: Path) -> dict[str, Any]:
             f"{run / 'run.json'} is of version {version}, but this program knows version {STORE_VERSION}; "
             "use the program that wrote it"
         )
+    missing = [key for key in ("identity", "images", "generations") if key not in info]
+    if missing:
+        raise StoreError(
+            f"{run / 'run.json'} is damaged (without {', '.join(missing)}); put a copy of it back, or give another --out"
+        )
     return info
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of the run folder; raises StoreError if the file holds something else."""
+    """A JSON object of the run folder; raises StoreError if the file cannot be read or holds something else."""
     try:
-        return dict(json.loads(path.read_text("utf-8")))
+        with disk_errors(path):
+            text = path.read_text("utf-8")
+        return dict(json.loads(text))
     except (ValueError, TypeError) as error:
         raise StoreError(f"{path} is damaged ({error}); put a copy of it back, or give another --out") from error
 
 
 def recorded_batch_size(run: Path) -> int | None:
-    """The batch size that a run was begun with, so that `auto` means the same on every resume; None for a new run."""
-    if not (run / "run.json").exists():
-        return None
+    """The batch size that a run was begun with, so that `auto` means the same on every resume; None while no part is there."""
+    with disk_errors(run):
+        if not (run / "run.json").exists() or not (run / "candidates").exists() or not list_parts(run):
+            return None
     generations = read_run_json(run)["generations"]
     return int(generations[-1]["batch_size"]) if generations else None
 
 
 def list_parts(run: Path) -> list[PartName]:
     """The whole parts of a run, sorted by generation, window and batch."""
-    names = (PartName.parse(path.name) for path in (run / "candidates").iterdir())
+    with disk_errors(run / "candidates"):
+        names = [PartName.parse(path.name) for path in (run / "candidates").iterdir()]
     return sorted(name for name in names if name is not None)
 
 
@@ -303,14 +343,14 @@ def _remove_leftovers(run: Path) -> list[PartName]:
     return kept
 
 
-def _seen(run: Path, parts: Sequence[PartName]) -> set[tuple[str, str]]:
-    """(id, digest) of what these parts saw. What failed is not among them: a new generation tries it once more."""
-    columns = ("image_id", "digest", "status")
+def _settled(run: Path, parts: Sequence[PartName]) -> set[tuple[str, str]]:
+    """(id, digest) of what these parts saw, or found to be no usable image; not of what failed for a passing reason."""
+    columns = ("image_id", "digest", "status", "reason")
     return {
         (image_id, digest)
         for part in parts
-        for image_id, digest, status in read_columns(run / "candidates" / str(part), columns)
-        if status == Status.SEEN.value
+        for image_id, digest, status, reason in read_columns(run / "candidates" / str(part), columns)
+        if status == Status.SEEN.value or reason not in PASSING
     }
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,14 +9,23 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoProcessor
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 from transformers.image_transforms import get_size_with_aspect_ratio
+from transformers.utils import logging
 
-from autodistill_grounded_sam.detect.grounding_dino import GroundingDino, _enough_cells, _Inputs, merge_captions
+from autodistill_grounded_sam.detect.grounding_dino import (
+    MOST_TO_MERGE,
+    GroundingDino,
+    _enough_cells,
+    _Inputs,
+    merge_captions,
+)
 from autodistill_grounded_sam.errors import ConfigError, OntologyError, RecordError, WeightsError
+from autodistill_grounded_sam.loading import quiet_loading
 from autodistill_grounded_sam.protocols import Detector
 from autodistill_grounded_sam.types import Candidates
 
@@ -278,6 +288,71 @@ def test_merge_captions__boxes_of_one_caption_stay() -> None:
     np.testing.assert_array_equal(best, scores[[1, 0]])
 
 
+def merged_all_at_once(
+    boxes_xyxy: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], caption_of: npt.NDArray[np.int_], floor: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The reference: the first version, which compared all pairs in one matrix."""
+    best = scores.max(axis=1)
+    kept = np.flatnonzero((best >= floor) & np.isfinite(boxes_xyxy).all(axis=1))
+    kept = kept[np.argsort(-best[kept], kind="stable")]
+    boxes, shared = boxes_xyxy[kept], scores[kept]
+    first, second = boxes[:, None], boxes_xyxy[None]
+    common = (np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])).clip(0).prod(axis=2)
+    areas = [(rows[..., 2:] - rows[..., :2]).clip(0).prod(axis=2) for rows in (first, second)]
+    iou = common / np.maximum(areas[0] + areas[1] - common, np.finfo(np.float32).tiny)
+    same = (iou >= 0.9) & (caption_of[kept][:, None] != caption_of[None])
+    rows, others = np.nonzero(same)
+    np.maximum.at(shared, rows, scores[others])
+    rivals, alive = same[:, kept], np.ones(len(kept), bool)
+    for row in range(len(kept)):
+        if alive[row]:
+            alive[row + 1 :] &= ~rivals[row, row + 1 :]
+    boxes, shared = boxes[alive], shared[alive]
+    order = np.argsort(-shared.max(axis=1), kind="stable")
+    return boxes[order], shared[order]
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60), captions=st.integers(1, 4), floor=st.sampled_from([0, 0.3, 0.8]))
+def test_merge_captions__equals_comparing_all_pairs_at_once(seed: int, count: int, captions: int, floor: float) -> None:
+    random = np.random.default_rng(seed)
+    centres = random.random((4, 4)).astype(np.float32)  # few objects, each seen many times
+    boxes = centres[random.integers(4, size=count)] + random.normal(0, 0.01, (count, 4)).astype(np.float32)
+    boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    boxes[random.random(count) < 0.05] = np.nan
+    scores = random.choice(np.linspace(0, 1, 8, dtype=np.float32), (count, 3))  # with many that are equal
+    caption_of = random.integers(captions, size=count)
+    with np.errstate(invalid="ignore"):
+        expected = merged_all_at_once(boxes, scores, caption_of, floor)
+    for found, wanted in zip(merge_captions(boxes, scores, caption_of, floor), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_merge_captions__of_several_captions_the_best_boxes_of_each_take_part() -> None:
+    count = MOST_TO_MERGE + 50
+    corner = np.linspace(0, 0.5, 2 * count, dtype=np.float32)[:, None]
+    boxes = np.concatenate([corner, corner, corner + 0.001, corner + 0.001], axis=1)  # none overlaps another by 0.9
+    scores = np.random.default_rng(0).permutation(np.linspace(0.1, 0.9, 2 * count, dtype=np.float32))[:, None]
+    caption_of = np.arange(2 * count) % 2
+    _, best = merge_captions(boxes, scores, caption_of, 0.05)
+    expected = np.concatenate([np.sort(scores[caption_of == number, 0])[-MOST_TO_MERGE:] for number in (0, 1)])
+    np.testing.assert_array_equal(best[:, 0], np.sort(expected)[::-1])
+    assert len(merge_captions(boxes, scores, np.zeros(2 * count, int), 0.05)[0]) == 2 * count, (
+        "nothing to merge, nothing left out"
+    )
+
+
+def test_merge_captions__thirteen_captions_with_2000_boxes_stay_small() -> None:
+    random = np.random.default_rng(0)
+    corners = random.random((13 * 350, 2)).astype(np.float32)
+    boxes = np.concatenate([corners, corners + random.random((13 * 350, 2)).astype(np.float32)], axis=1)
+    scores = random.random((13 * 350, 40)).astype(np.float32)
+    tracemalloc.start()
+    merge_captions(boxes, scores, np.repeat(np.arange(13), 350), 0.985)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6, f"{peak / 1e6:.0f} MB"
+
+
 def test_detect__exact_duplicates_are_one_candidate(tiny_grounding_dino: Path) -> None:
     detector = GroundingDino(str(tiny_grounding_dino), floor=0)
     for head in (*detector._model.bbox_embed, *detector._model.model.decoder.bbox_embed):
@@ -285,6 +360,33 @@ def test_detect__exact_duplicates_are_one_candidate(tiny_grounding_dino: Path) -
     (found,) = detector.detect(IMAGES[:1], PROMPTS)
     assert len(found) == 1
     np.testing.assert_allclose(found.xyxy, [[100, 75, 200, 150]])
+
+
+def test_loading_shows_no_progress_bar(tiny_grounding_dino: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert logging.is_progress_bar_enabled()
+    AutoModelForZeroShotObjectDetection.from_pretrained(tiny_grounding_dino)
+    assert "Loading weights" in capfd.readouterr().err, "by itself transformers shows one"
+    GroundingDino(str(tiny_grounding_dino))
+    assert capfd.readouterr().err == ""
+    assert logging.is_progress_bar_enabled()
+
+
+@pytest.mark.parametrize("transformers_shows", [True, False])
+@pytest.mark.parametrize("hub_shows", [True, False])
+def test_quiet_loading__leaves_the_switches_as_they_were(
+    transformers_shows: bool, hub_shows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "_tqdm_active", transformers_shows)
+    before = are_progress_bars_disabled()
+    try:
+        enable_progress_bars() if hub_shows else disable_progress_bars()
+        with pytest.raises(OSError, match="no such model"), quiet_loading():
+            assert not logging.is_progress_bar_enabled()
+            raise OSError("no such model")
+        assert logging.is_progress_bar_enabled() == transformers_shows
+        assert are_progress_bars_disabled() != hub_shows
+    finally:
+        disable_progress_bars() if before else enable_progress_bars()
 
 
 @pytest.mark.gpu

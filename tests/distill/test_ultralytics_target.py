@@ -122,11 +122,35 @@ def test_train__boxes_cannot_teach_masks(boxes: Path, tmp_path: Path) -> None:
         ("yolov8n.yaml", {"patiense": 3}, r"ultralytics has no training setting 'patiense'; did you mean patience"),
         ("yolov8n.yaml", {"project": "x"}, r"setting 'project' is filled in by train\(\) itself"),
         ("yolov8n.yaml", {"lr0": "high"}, r"wrong training setting: 'lr0=high'"),
+        ("yolov8n.yaml", {"epochs": 0}, r"epochs must be 1 or more, got 0; set it with --epochs"),
+        ("yolov8n.yaml", {"imgsz": 31}, r"imgsz must be 32 or more, got 31; set it with --imgsz"),
+        ("yolov8n.yaml", {"batch": -1}, r"batch must be 1 or more, got -1; set it with --batch-size"),
+        ("yolov8n.yaml", {"device": "cuda:99"}, r"ultralytics does not start with these settings: Invalid CUDA 'device=.*99'"),
+        (
+            "yolov8n.yaml",
+            {"optimizer": "Adma"},
+            r"(wrong training setting|ultralytics does not start with these settings): .*Adma",
+        ),
     ],
 )
 def test_train__wrong_settings(polygons: Path, tmp_path: Path, model: str, settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         UltralyticsTarget(model, offline=True).train(polygons, out=tmp_path, **{**QUICK, **settings})
+
+
+def test_train__error_of_a_running_training__is_no_wrong_setting(
+    polygons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ultralytics.engine.trainer import BaseTrainer
+
+    def fail(self: BaseTrainer) -> None:
+        self.run_callbacks("on_train_start")
+        raise ValueError("a fault of the code")
+
+    monkeypatch.setattr(BaseTrainer, "_do_train", fail)
+    with pytest.raises(ValueError, match="a fault of the code") as caught:
+        UltralyticsTarget("yolov8n.yaml", offline=True).train(polygons, out=tmp_path, **QUICK)
+    assert not isinstance(caught.value, ConfigError)
 
 
 def test_train__weights_that_are_not_there(polygons: Path, tmp_path: Path) -> None:

@@ -47,6 +47,12 @@ def test_check__forms_of_data_yaml(tmp_path: Path, yaml: str) -> None:
     assert check_yolo_dataset(dataset(tmp_path / "x", yaml=yaml)).valid == ((tmp_path / "x" / "valid" / "images").resolve(),)
 
 
+@pytest.mark.parametrize("valid", ["train/images", "./train/../train/images", "[train/images, valid/images]"])
+def test_check__train_folder_as_val__counts_objects_once(tmp_path: Path, valid: str) -> None:
+    yaml = f"train: [train/images, train/images]\nval: {valid}\nnames: [cup, plate]\n"
+    assert check_yolo_dataset(dataset(tmp_path, train=BOX * 3, yaml=yaml)).objects == 3
+
+
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [

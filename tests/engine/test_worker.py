@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from autodistill_grounded_sam.config import SeeConfig
-from autodistill_grounded_sam.engine.worker import SeeWorker, halving, is_out_of_memory, pick_device, trim
+from autodistill_grounded_sam.engine.worker import SeeWorker, pick_device, trim
 from autodistill_grounded_sam.errors import PluginError
 from autodistill_grounded_sam.masks import areas
 from autodistill_grounded_sam.testing import FakeDetector, FakeSegmenter, paint_folder
@@ -137,22 +137,6 @@ class OutOfMemoryError(RuntimeError):
     """As torch names it."""
 
 
-def test_out_of_memory_halves_the_batch(caplog: pytest.LogCaptureFixture) -> None:
-    asked: list[int] = []
-
-    def ask(which: Sequence[int]) -> list[Candidates]:
-        asked.append(len(which))
-        if len(which) > 2:
-            raise OutOfMemoryError("CUDA: 8 GiB short")
-        return [candidates([[i, 0, i + 1, 1]], [[0.5]]) for i in which]
-
-    with caplog.at_level(logging.WARNING):
-        answers = halving(ask, range(7), str)
-    assert [answer.xyxy[0, 0] for answer in answers if isinstance(answer, Candidates)] == list(range(7))
-    assert asked == [7, 3, 1, 2, 4, 2, 2]
-    assert "out of memory with 7 images, going on with 3" in caplog.text
-
-
 def test_an_image_too_large_even_alone_is_set_aside(
     painted: list[ImageRecord], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -180,11 +164,52 @@ def test_an_image_too_large_even_alone_is_set_aside(
     assert f"{painted[0].id} does not fit in the memory of the device and is set aside" in caplog.text
 
 
-def test_out_of_memory_is_known_by_name() -> None:
-    assert is_out_of_memory(OutOfMemoryError())
-    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
-    assert not is_out_of_memory(ValueError("out of memory"))
-    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+def test_out_of_memory_is_remembered_for_each_stage(painted: list[ImageRecord], monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = SeeWorker(spec(floor=0.0))(painted)
+    asked: dict[str, list[int]] = {"detect": [], "segment": []}
+    detect, segment = FakeDetector.detect, FakeSegmenter.segment
+
+    def small_detect(self: FakeDetector, images: Sequence[RgbImage], prompts: Sequence[str]) -> list[Candidates]:
+        asked["detect"].append(len(images))
+        if len(images) > 2:
+            raise OutOfMemoryError("no")
+        return detect(self, images, prompts)
+
+    def small_segment(self: FakeSegmenter, images: Sequence[RgbImage], found: Sequence[Candidates]) -> list[Candidates]:
+        asked["segment"].append(len(images))
+        if len(images) > 1:
+            raise OutOfMemoryError("no")
+        return segment(self, images, found)
+
+    monkeypatch.setattr(FakeDetector, "detect", small_detect)
+    monkeypatch.setattr(FakeSegmenter, "segment", small_segment)
+    worker = SeeWorker(spec(floor=0.0))
+    for _ in range(40):
+        for sighting, same in zip(worker(painted), expected, strict=True):
+            assert sighting.candidates is not None and same.candidates is not None
+            np.testing.assert_array_equal(sighting.candidates.scores, same.candidates.scores)
+            assert sighting.candidates.rle == same.candidates.rle
+    assert [count for count in asked["detect"] if count > 2] == [6, 3]
+    assert len([count for count in asked["segment"] if count > 1]) <= 3
+
+
+def test_images_that_hit_the_cap_are_counted_and_told_once(painted: list[ImageRecord], caplog: pytest.LogCaptureFixture) -> None:
+    free = SeeWorker(spec(floor=0.0))
+    numbers = [len(sighting.candidates or ()) for sighting in free(painted)]
+    assert free.capped == 0 and not caplog.records
+    assert sorted(numbers)[-2] > 1, "two images at least must be over the cap"
+    worker = SeeWorker(spec(floor=0.0, max_candidates=1))
+    with caplog.at_level(logging.DEBUG, logger="autodistill_grounded_sam.engine.worker"):
+        sightings = worker(painted)
+    assert [len(sighting.candidates or ()) for sighting in sightings] == [min(number, 1) for number in numbers]
+    over = [n for n, number in enumerate(numbers) if number > 1]
+    assert worker.capped == len(over)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] + ["DEBUG"] * (len(over) - 1)
+    for record, n in zip(caplog.records, over, strict=True):
+        assert record.getMessage().startswith(
+            f"{painted[n].id} has {numbers[n]} candidates above the floor of 0; max_candidates is 1, "
+            f"so the {numbers[n] - 1} weakest are left out"
+        )
 
 
 def test_a_fault_of_a_model_goes_up(painted: list[ImageRecord], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from PIL import Image
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export import writing
 from autodistill_grounded_sam.export.formats import FORMATS
-from autodistill_grounded_sam.export.writing import MARKER
+from autodistill_grounded_sam.export.replacing import MARKER
 from autodistill_grounded_sam.images import dataset_stems, read_image, scan
 from autodistill_grounded_sam.types import Labels, State
 
@@ -225,53 +224,6 @@ def test_second_export__replaces_what_was_ours_and_nothing_else(kit: Any, two: A
     assert {path: digest for path, digest in kept.items() if path not in ("notes.txt", "run/run.json")} == kit.tree(fresh)
 
 
-def test_second_export__of_another_format__takes_the_first_away(kit: Any, two: Any, tmp_path: Path) -> None:
-    kit.export(two, "yolo-seg", tmp_path / "out")
-    kit.export(two, "coco", tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [MARKER, "train", "valid"]
-    assert not (tmp_path / "out" / "train" / "labels").exists()
-
-
-@every_format
-def test_foreign_folder__is_refused_and_kept(kit: Any, two: Any, tmp_path: Path, name: str) -> None:
-    mine = tmp_path / "out" / "train" / "precious.txt"
-    mine.parent.mkdir(parents=True)
-    mine.write_text("by hand")
-    with pytest.raises(ExportError, match=r"out/train is already there and was not written by this tool: move it away, or give"):
-        kit.export(two, name, tmp_path / "out")
-    assert kit.tree(tmp_path / "out") == {"train/precious.txt": hashlib.sha256(b"by hand").hexdigest()}
-
-
-@every_format
-def test_files_added_to_ours__are_refused_and_kept(kit: Any, two: Any, tmp_path: Path, name: str) -> None:
-    kit.export(two, name, tmp_path / "out", valid=["b.png"])
-    (tmp_path / "out" / "valid" / "extra.png").write_bytes(b"by hand")
-    with pytest.raises(ExportError, match=r"out/valid holds 1 file\(s\) more than were written there: move what was added"):
-        kit.export(two, name, tmp_path / "out")
-    assert (tmp_path / "out" / "valid" / "extra.png").exists()
-
-
-def test_files_that_trainers_and_desktops_leave__are_no_reason_to_refuse(kit: Any, two: Any, tmp_path: Path) -> None:
-    kit.export(two, "yolo", tmp_path / "out")
-    for name in ("labels.cache", "images/a.npy", ".DS_Store", "images/Thumbs.db"):
-        (tmp_path / "out" / "train" / name).write_bytes(b"x")
-    kit.export(two, "yolo", tmp_path / "out")
-    assert len(list((tmp_path / "out" / "train" / "images").iterdir())) == 2
-
-
-@pytest.mark.parametrize(
-    "marker", ["not json", "[]", '{"entries": 7}', '{"entries": {"../in": 9, "..": 999}}', '{"entries": {"train": "many"}}']
-)
-def test_marker__broken_or_hostile__makes_nothing_ours(kit: Any, two: Any, tmp_path: Path, marker: str) -> None:
-    out = tmp_path / "out"
-    (out / "train").mkdir(parents=True)
-    (out / "train" / "mine.txt").write_text("x")
-    (out / MARKER).write_text(marker)
-    with pytest.raises(ExportError, match="was not written by this tool"):
-        kit.export(two, "yolo", out)
-    assert (tmp_path / "in" / "a.png").exists() and (out / "train" / "mine.txt").exists()
-
-
 def test_out__is_a_file(kit: Any, two: Any, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("x")
     with pytest.raises(ExportError, match=r"out is a file; a dataset needs a folder: give another --out"):
@@ -303,48 +255,6 @@ def test_disk_refuses__from_the_first_file(kit: Any, two: Any, tmp_path: Path, m
     with pytest.raises(ExportError, match=r"cannot write the dataset .*out: \[Errno 30\] Read-only file system"):
         kit.export(two, "yolo", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("there", [False, True])
-@pytest.mark.parametrize("failing_move", range(7))
-def test_move_that_fails__is_undone(
-    kit: Any, two: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, failing_move: int
-) -> None:
-    out = tmp_path / "out"
-    if there:
-        kit.export(two, "yolo", out)
-    before, rename, moves = kit.tree(out), Path.rename, 0
-
-    def stubborn(self: Path, target: Path) -> Path:
-        nonlocal moves
-        moves += 1
-        if moves == failing_move + 1:
-            raise PermissionError(errno.EACCES, "in use by another program", str(self))
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", stubborn)
-    if failing_move >= (6 if there else 3):  # no such move: it goes well
-        kit.export(two, "yolo-seg", out)
-        return
-    with pytest.raises(ExportError, match=r"cannot write the dataset .*in use by another program"):
-        kit.export(two, "yolo-seg", out)
-    assert kit.tree(out) == before
-
-
-def test_killed_half_way__is_ours_next_time(kit: Any, two: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kill leaves no chance to undo: old entries, larger than the new ones, beside a part-made folder."""
-    out = tmp_path / "out"
-    kit.export(two, "yolo", out)
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
-        with pytest.raises(KeyboardInterrupt):
-            kit.export(two[:1], "yolo", out)
-    assert (out / ".partial-yolo").is_dir()
-    kit.export(two[:1], "yolo", out)
-    fresh = tmp_path / "fresh"
-    kit.export(two[:1], "yolo", fresh)
-    assert kit.tree(out) == kit.tree(fresh)
 
 
 # --- read back

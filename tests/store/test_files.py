@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from autodistill_grounded_sam.errors import StoreError
+from autodistill_grounded_sam.errors import NoImagesError, StoreError
 from autodistill_grounded_sam.store.files import disk_errors, write_json, write_whole
 
 
@@ -42,9 +42,40 @@ def test_a_full_disk_is_told_from_its_error_number(tmp_path: Path, code: int) ->
         raise OSError(code, os.strerror(code))
 
 
-def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), disk_errors(tmp_path):
-        raise PermissionError(errno.EACCES, "no")
+def test_a_full_disk_speaks_of_no_parts(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StoreError, match=r"No file was left half-written: free some space and run the same command") as caught,
+        disk_errors(tmp_path / "decide.json"),
+    ):
+        raise OSError(errno.ENOSPC, "no space left on device")
+    assert " part" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.EACCES, r"\(Permission denied\); give this user the right to read and write there, or give another --out"),
+        (errno.EROFS, r"\(Read-only file system\); nothing can be written to that disk: give another --out"),
+        (errno.ENOTDIR, r"\(Not a directory\); a file lies where a folder has to be"),
+        (errno.EISDIR, r"\(Is a directory\); a folder lies where a file has to be"),
+        (errno.ENOENT, r"\(No such file or directory\); if it was there before, put a copy of it back; else give another --out"),
+        (errno.EIO, r"\(Input/output error\); see to that disk and run the same command again, or give another --out"),
+    ],
+)
+def test_whatever_the_disk_refuses_names_the_path_and_a_cure(tmp_path: Path, code: int, said: str) -> None:
+    with pytest.raises(StoreError, match=rf"^{tmp_path}/file cannot be used {said}"), disk_errors(tmp_path / "file"):
+        raise OSError(code, os.strerror(code))
+
+
+def test_our_own_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(NoImagesError, match=r"^nothing$"), disk_errors(tmp_path):  # it is a FileNotFoundError as well
+        raise NoImagesError("nothing")
+
+
+def test_a_write_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "afile").write_text("")
+    with pytest.raises(StoreError, match=r"afile/run.json cannot be used \(Not a directory\)"):
+        write_json(tmp_path / "afile" / "run.json", {})
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,34 @@ def test_the_same_weights_by_another_name_are_the_same() -> None:
     assert describe_changes(OLD, moved) == []
 
 
+def model(weights: str, identity: str | None = None, name: str = "mini") -> dict[str, Any]:
+    return {"name": name, "sha256": weights * 64} | ({"identity": identity * 64} if identity else {})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (model("a", "1"), model("a", "1", name="/models/mini"), []),
+        (model("a", "1"), model("a"), []),  # a run of an earlier version: the weights decide
+        (model("a"), model("a", "1"), []),
+        (model("a"), model("b", "1"), ["detector: mini (sha256 aaaaaaaaaaaa) -> mini (sha256 bbbbbbbbbbbb)"]),
+        (model("a", "1"), model("b", "2"), ["detector: mini (sha256 aaaaaaaaaaaa) -> mini (sha256 bbbbbbbbbbbb)"]),
+        (
+            model("a", "1"),
+            model("a", "2"),
+            [
+                "detector: mini (sha256 aaaaaaaaaaaa) -> mini (sha256 aaaaaaaaaaaa); the weights are the same, "
+                "but the config, processor or tokenizer files of the model changed"
+            ],
+        ),
+    ],
+)
+def test_models_are_compared_by_all_their_files_where_both_sides_know_them(
+    before: dict[str, Any], after: dict[str, Any], said: list[str]
+) -> None:
+    assert describe_changes({"detector": before}, {"detector": after}) == said
+
+
 def test_the_error_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"(?s)belongs to other models.*see.floor: 0.1 -> 0.3\n.*another --out.*use `decide`"):
         check_identity(tmp_path, OLD, {**OLD, "see": {"floor": 0.3, "masks": "all"}})

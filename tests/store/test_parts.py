@@ -123,6 +123,13 @@ def test_masks_of_another_size_are_refused(tmp_path: Path) -> None:
         write_part(tmp_path / "part", [Sighting(image, Status.SEEN, seen)], ROOT)
 
 
+def test_a_part_that_the_disk_does_not_give_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "g000-w000000-b0000-b0000.parquet"
+    for read in (count_rows, lambda path: list(read_columns(path, ("image_id",))), lambda path: list(read_part(path, 1, ROOT))):
+        with pytest.raises(StoreError, match=r"b0000.parquet cannot be used \(.*; if it was there before, put a copy of it back"):
+            read(path)
+
+
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     path = tmp_path / "g000-w000000-b0000-b0000.parquet"
     write_part(path, [random_sighting(0, 1, prompts=1, count=1)], ROOT)

@@ -13,6 +13,7 @@ import pytest
 
 from autodistill_grounded_sam.errors import StoreError
 from autodistill_grounded_sam.store import store as store_file
+from autodistill_grounded_sam.store.lock import RunLock
 from autodistill_grounded_sam.store.store import FailedLine, Folder, Store, StoreWriter, find_run, list_parts, recorded_batch_size
 from autodistill_grounded_sam.types import Candidates, ImageRecord, Sighting, Status
 
@@ -33,8 +34,8 @@ def seen(record: ImageRecord, score: float = 0.5) -> Sighting:
     return Sighting(record, Status.SEEN, Candidates(boxes, np.full((1, 2), score, np.float32)), dhash=7)
 
 
-def failed(record: ImageRecord) -> Sighting:
-    return Sighting(record, Status.FAILED, None, "truncated", "ends early")
+def failed(record: ImageRecord, reason: str = "truncated") -> Sighting:
+    return Sighting(record, Status.FAILED, None, reason, "ends early")
 
 
 def writer(run: Path, images: Sequence[ImageRecord], **changes: Any) -> StoreWriter:
@@ -159,7 +160,7 @@ def test_another_batch_size_begins_a_new_plan_for_the_rest(tmp_path: Path) -> No
     assert len(list(Store(tmp_path).sightings())) == 8
 
 
-def test_failed_images_are_listed_and_tried_again_when_the_folder_changes(tmp_path: Path) -> None:
+def test_failed_images_are_listed_and_not_tried_again_while_their_bytes_are_the_same(tmp_path: Path) -> None:
     lost = [FailedLine("z.jpg", "not_an_image", "holds text")]
     with writer(tmp_path, names(1, 2), failed=lost) as store:
         store.add(0, 0, [seen(image("001.jpg")), failed(image("002.jpg"))])
@@ -171,9 +172,75 @@ def test_failed_images_are_listed_and_tried_again_when_the_folder_changes(tmp_pa
     with writer(tmp_path, names(1, 2)) as store:
         assert store.finished
     with writer(tmp_path, names(1, 2, 3)) as store:
-        assert fill(store) == ["002.jpg", "003.jpg"]
+        assert fill(store) == ["003.jpg"]
+    assert [line.id for line in Store(tmp_path).failed()] == ["002.jpg"]
+    with writer(tmp_path, [*names(1, 3), image("002.jpg", "mended")]) as store:
+        assert fill(store) == ["002.jpg"]
     assert Store(tmp_path).failed() == []
     assert [(s.image.id, s.status) for s in Store(tmp_path).sightings()] == [(f"00{n}.jpg", Status.SEEN) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("reason", ["missing", "broken_link", "permission_denied", "io_error", "changed", "out_of_memory"])
+def test_what_failed_for_a_passing_reason_is_looked_at_again_by_every_later_run(tmp_path: Path, reason: str) -> None:
+    with writer(tmp_path, names(*range(5))) as store:
+        store.add(0, 0, [seen(image("000.jpg")), failed(image("001.jpg"), reason)])
+        store.add(0, 1, [failed(image("002.jpg")), failed(image("003.jpg"), reason)])
+        store.add(1, 0, [seen(image("004.jpg"))])
+    for _ in range(2):
+        with writer(tmp_path, names(*range(5)), batch_size=1) as store:
+            assert not store.finished
+            assert [record.id for record in store.todo] == ["001.jpg", "003.jpg"]
+            store.add(0, 0, [failed(image("001.jpg"), reason)])
+            store.add(0, 1, [failed(image("003.jpg"), reason)])
+    assert [(line.id, line.reason) for line in Store(tmp_path).failed()] == [
+        ("001.jpg", reason), ("002.jpg", "truncated"), ("003.jpg", reason),
+    ]  # fmt: skip
+    with writer(tmp_path, names(*range(5)), batch_size=1) as store:
+        assert fill(store, limit=1) == ["001.jpg"]  # interrupted
+    with writer(tmp_path, names(*range(5)), batch_size=1) as store:
+        assert store.done == {(0, 0)}
+        assert fill(store) == ["003.jpg"]
+    before = (tmp_path / "run.json").read_bytes()
+    with writer(tmp_path, names(*range(5)), batch_size=1) as store:
+        assert store.finished
+    assert (tmp_path / "run.json").read_bytes() == before
+    assert [line.id for line in Store(tmp_path).failed()] == ["002.jpg"]
+    assert [s.status for s in Store(tmp_path).sightings()] == [Status.SEEN] * 2 + [Status.FAILED] + [Status.SEEN] * 2
+
+
+def test_a_passing_failure_waits_until_its_generation_is_complete(tmp_path: Path) -> None:
+    with writer(tmp_path, names(*range(4))) as store:
+        store.add(0, 0, [seen(image("000.jpg")), failed(image("001.jpg"), "io_error")])
+    with writer(tmp_path, names(*range(4))) as store:
+        assert fill(store) == ["002.jpg", "003.jpg"]
+    with writer(tmp_path, names(*range(4))) as store:
+        assert fill(store) == ["001.jpg"]
+
+
+def test_a_deleted_part_of_an_earlier_generation_is_looked_at_again(tmp_path: Path) -> None:
+    with writer(tmp_path, names(*range(8))) as store:
+        fill(store)
+    with writer(tmp_path, names(*range(10))) as store:
+        fill(store)
+    (tmp_path / "candidates" / part_names(tmp_path)[0]).unlink()
+    with writer(tmp_path, names(*range(10))) as store:
+        assert fill(store) == [f"00{n}.jpg" for n in range(4)]
+    with writer(tmp_path, names(*range(10))) as store:
+        assert store.finished
+    assert [s.image.id for s in Store(tmp_path).sightings()] == [f"00{n}.jpg" for n in range(10)]
+
+
+def test_images_that_were_never_looked_at_are_counted(tmp_path: Path) -> None:
+    with writer(tmp_path, names(*range(8))) as store:
+        fill(store, limit=1)
+        store.add(0, 1, [failed(image("002.jpg")), failed(image("003.jpg"), "io_error")])
+    assert Store(tmp_path).not_looked_at() == 4
+    with writer(tmp_path, names(*range(8))) as store:
+        fill(store)
+    assert Store(tmp_path).not_looked_at() == 0
+    with writer(tmp_path, [*names(*range(1, 9)), image("000.jpg", "another digest")]):
+        pass
+    assert Store(tmp_path).not_looked_at() == 2
 
 
 def test_another_identity_is_refused_and_changes_nothing(tmp_path: Path) -> None:
@@ -185,6 +252,38 @@ def test_another_identity_is_refused_and_changes_nothing(tmp_path: Path) -> None
     assert (tmp_path / "run.json").read_bytes() == before
     with writer(tmp_path, names(1)) as store:  # the refusal gave the lock back
         assert store.finished
+
+
+def test_a_run_that_saw_nothing_takes_another_identity(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), writer(tmp_path, names(1), batch_size=8) as store:
+        store.note({"prompt_groups": [["kat"]]})
+        raise KeyboardInterrupt
+    assert recorded_batch_size(tmp_path) is None
+    other = {**IDENTITY, "prompts": ["cat", "bird"]}
+    with writer(tmp_path, names(1), identity=other) as store:
+        assert "prompt_groups" not in store.info
+        assert fill(store) == ["001.jpg"]
+    info = json.loads((tmp_path / "run.json").read_text())
+    assert info["identity"] == other
+    assert [plan["batch_size"] for plan in info["generations"]] == [2]
+    assert part_names(tmp_path) == ["g000-w000000-b0000-b0000.parquet"]
+    with pytest.raises(StoreError, match=r"without 'bird'; new 'dog'"):  # now that it saw something it is bound
+        writer(tmp_path, names(1)).__enter__()
+
+
+def test_a_run_of_another_version_is_refused_even_without_parts(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"version": 99}')
+    with pytest.raises(StoreError, match="is of version 99"):
+        writer(tmp_path, names(1)).__enter__()
+    assert (tmp_path / "run.json").read_text() == '{"version": 99}'
+
+
+def test_whoever_holds_the_lock_of_the_run_may_write_to_it(tmp_path: Path) -> None:
+    with RunLock(tmp_path):
+        with writer(tmp_path, names(1)) as store:
+            fill(store)
+        assert (tmp_path / "lock").read_text()  # still held
+    assert not (tmp_path / "lock").read_text()
 
 
 def test_an_error_in_the_block_keeps_what_was_added(tmp_path: Path) -> None:

@@ -1,0 +1,191 @@
+"""The cheap half of a run: its last decision on disk, labels from what was seen, and datasets from those labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from autodistill_grounded_sam import plugins
+from autodistill_grounded_sam.config import DecideConfig, ExportConfig, checked
+from autodistill_grounded_sam.decide.chain import decide_many
+from autodistill_grounded_sam.errors import ConfigError, WrongRunError
+from autodistill_grounded_sam.export.formats import export_dataset
+from autodistill_grounded_sam.export.split import plan_splits
+from autodistill_grounded_sam.images import dataset_stems
+from autodistill_grounded_sam.ontology import Ontology
+from autodistill_grounded_sam.store.files import write_json
+from autodistill_grounded_sam.store.store import Store, read_json
+from autodistill_grounded_sam.types import REASONS, DatasetSummary, ImageRecord, Labels, Reason, State
+
+DECIDED_AT_ONCE = 64  # images; their masks are cleaned together, twice as quick as one by one, and no quicker beyond
+
+
+@dataclass(frozen=True)
+class LastDecision:
+    """What `decide.json` remembers: the settings used last, and the formats that were written with the key of their settings.
+
+    The format in `main` lies in the output folder itself, every other in a folder of its name in it.
+    """
+
+    decide: DecideConfig = field(default_factory=DecideConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    ontology: Mapping[str, Any] | None = None
+    main: str = ""
+    written: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def of(store: Store) -> LastDecision:
+        path = store.run / "decide.json"
+        if not path.exists():
+            return LastDecision()
+        content = read_json(path)
+        export = content.get("export", {})
+        formats = tuple(export.get("formats", ExportConfig().formats))
+        return LastDecision(
+            checked(DecideConfig, content.get("decide", {})),
+            checked(ExportConfig, {**export, "formats": formats}),
+            content.get("ontology"),
+            content.get("main", ""),
+            content.get("written", {}),
+        )
+
+    def place(self, out: Path, format_: str, first: str) -> Path:
+        """Where a format goes; `first` is the first one asked for, which is `main` if there is none yet."""
+        return out if format_ == (self.main or first) else out / format_
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A store with the settings that make labels of it, and the place where its images are now."""
+
+    store: Store
+    config: DecideConfig
+    ontology: Ontology
+    images_root: Path
+    last: LastDecision
+
+    @staticmethod
+    def of(run: Path | str, config: DecideConfig | None, ontology: Any, images: Path | str | None) -> Decision:
+        """The settings given, or else those used last; raises WrongRunError if the ontology asks for what the run never asked."""
+        store = Store(Path(run))
+        last = LastDecision.of(store)
+        if ontology is None and last.ontology is None:
+            raise WrongRunError(f"nothing was decided in {store.run} yet; give the ontology")
+        words = Ontology.from_document(last.ontology or {}) if ontology is None else Ontology.load(ontology)
+        never_asked = [prompt for prompt in words.prompts if prompt not in store.prompts]
+        if never_asked:
+            raise WrongRunError(
+                f"{store.run} was never asked for {', '.join(map(repr, never_asked))}; it was asked for "
+                f"{', '.join(map(repr, store.prompts))}. Label into another --out to ask for more"
+            )
+        root = store.images_root if images is None else Path(images)
+        return Decision(store, config or last.decide, words, root, last)
+
+    def key(self, export: ExportConfig) -> str:
+        """Stands for everything that a dataset depends on beside what was seen."""
+        facts = {**self._settings(), "split": export.model_dump(mode="json", exclude={"formats"})}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def remember(self, export: ExportConfig | None, formats: tuple[str, ...]) -> dict[str, str]:
+        """Write `decide.json` after `formats` were written; returns the key of every format that is on disk."""
+        used = export or self.last.export
+        written = {**self.last.written, **dict.fromkeys(formats, self.key(used))}
+        main = self.last.main or (formats[0] if formats else "")
+        content = {**self._settings(), "export": used.model_dump(mode="json"), "main": main, "written": written}
+        write_json(self.store.run / "decide.json", content)
+        return written
+
+    def notes(self, tally: Tally, export: ExportConfig | None, written: Mapping[str, str]) -> list[str]:
+        """What a person should know about this decision."""
+        left, least = self.store.not_looked_at(), min(self.config.box_threshold, self.config.text_threshold)
+        floor, notes = float(self.store.info["identity"].get("see", {}).get("floor", 0)), []
+        if left:
+            notes.append(f"{left} images were not looked at yet: run `label` again to go on")
+        if self.config.box_threshold < self.config.text_threshold:
+            notes.append(f"labels must reach text_threshold {self.config.text_threshold} too, which is above box_threshold")
+        if least < floor and max(self.config.box_threshold, self.config.text_threshold) < floor:
+            notes.append(f"nothing below {floor} was stored: a lower threshold finds no more")
+        if tally.maskless and "masks of" in self.store.info["identity"]:
+            notes.append(f"{tally.maskless} candidates have no mask, since the run made masks of kept ones only (--masks kept)")
+        stale = [name for name, key in written.items() if key != self.key(export or self.last.export)]
+        if stale:
+            command = f"grounded-sam decide {self.store.run.parent} --format {' --format '.join(stale)}"
+            notes.append(f"the dataset on disk ({', '.join(stale)}) is of an earlier decision; `{command}` writes it anew")
+        return notes
+
+    def labelled(self, tally: Tally) -> Iterator[tuple[ImageRecord, Labels]]:
+        """Each image that was seen with its labels, in the order of ids; some dozens at a time in memory."""
+        columns = [self.store.prompts.index(prompt) for prompt in self.ontology.prompts]
+        started = time.perf_counter()
+        seen = (
+            (sighting.image, replace(sighting.candidates, scores=sighting.candidates.scores[:, columns]))
+            for sighting in self.store.sightings(self.images_root)
+            if sighting.candidates is not None
+        )
+        while some := list(islice(seen, DECIDED_AT_ONCE)):
+            asked = [(candidates, image.width, image.height) for image, candidates in some]
+            for (image, _), labels in zip(some, decide_many(asked, self.ontology, self.config), strict=True):
+                tally.add(labels)
+                tally.seconds += time.perf_counter() - started
+                yield image, labels
+                started = time.perf_counter()
+
+    def export(self, format_: str, out: Path, config: ExportConfig, tally: Tally) -> DatasetSummary:
+        """Write the labels as a dataset into `out`; raises WrongRunError where the images are gone, ExportError as writers do."""
+        root = self.images_root
+        if not root.is_dir():
+            raise WrongRunError(f"the images folder {root} is not there any more; say where it is now (images=, --images)")
+        require_apart(root, out)
+        writer = plugins.find("formats", format_).load_class()
+        seen = self.store.seen()
+        records, hashes = [image for image, _ in seen], {image.id: dhash for image, dhash in seen}
+        split = plan_splits(records, config.valid, seed=config.seed, group=config.group_by == "auto", hashes=hashes)
+        left = self.store.not_looked_at()
+        unfinished = [f"{left} images of the folder were not looked at yet"] if left else []
+        return export_dataset(
+            self.labelled(tally), self.ontology.class_names, writer, out, split=split,
+            stems=dataset_stems([image.id for image in records]), notes=[*split.notes, *unfinished],
+            confidence_files=config.confidence_files,
+        )  # fmt: skip
+
+    def _settings(self) -> dict[str, Any]:
+        return {"decide": self.config.model_dump(mode="json"), "ontology": self.ontology.document()}
+
+
+class Tally:
+    """Counts that go along with the one pass over the labels; `seconds` without the time of whoever takes them."""
+
+    def __init__(self) -> None:
+        self.states: Counter[State] = Counter()
+        self.classes: Counter[int] = Counter()
+        self.maskless = 0
+        self.seconds = 0.0
+
+    def add(self, labels: Labels) -> None:
+        self.states[labels.state] += 1
+        self.classes.update(labels.class_id.tolist())
+        self.maskless += int((labels.reasons == _NO_MASK).sum())
+
+
+_NO_MASK = REASONS.index(Reason.MASK)
+
+
+def require_apart(images: Path, out: Path) -> None:
+    """Neither may the dataset lie among the images, nor the images in what the dataset replaces; raises ConfigError."""
+    source, target = images.resolve(), out.resolve()
+    if target.is_relative_to(source):
+        raise ConfigError(
+            f"the output folder {out} must not lie in the images folder {images}: its images would be labelled next time"
+        )
+    if source.is_relative_to(target) and source.relative_to(target).parts[0] in ("train", "valid", "run"):
+        raise ConfigError(
+            f"the images folder {images} must not lie in the dataset {out}, which is replaced when it is written: "
+            "give another --out, or copy the images elsewhere"
+        )
