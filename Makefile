@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Two processes with one thread each are done sooner than one with two; `make test WORKERS=0` runs in one.
+WORKERS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: setup demo test quick lint mini clean
 
@@ -22,10 +25,10 @@ demo: $(STAMP)
 	$(BIN)/python examples/demo.py --out demo_out
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -m "not network and not gpu and not browser and not ray"
+	$(PYTEST) -m "not network and not gpu and not browser and not ray"
 
 quick: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not network and not gpu and not browser and not ray"
+	$(PYTEST) -m "not slow and not network and not gpu and not browser and not ray"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ class SeeConfig(_Config):
     detector: str = "IDEA-Research/grounding-dino-tiny"
     segmenter: str = "facebook/sam-vit-huge"
     masks: Literal["all", "kept", "none"] = "all"
-    span_score: Literal["mean", "max", "gate"] = "mean"  # one score of a prompt's tokens; docs/scores.md says why this one
+    span_score: Literal["mean", "max", "gate"] = "gate"  # one score of a prompt's tokens; docs/scores.md says why this one
     floor: float = Field(0.10, ge=0, le=1)  # candidates below it are not stored
     max_candidates: int = Field(100, ge=1)  # an image; as SegInW's protocol keeps
     shorter_side_px: int | None = Field(None, ge=16)  # of the detector's input; None: as the model was trained

@@ -133,7 +133,7 @@ def test_faults_are_code_1(say: Any, monkeypatch: pytest.MonkeyPatch, error: Exc
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("autodistill_grounded_sam.pipeline.redecide", fail)
+    monkeypatch.setattr("autodistill_grounded_sam.pipeline.last_settings", fail)
     assert say("decide", "run").code == code
 
 

@@ -53,7 +53,7 @@ class GroundingDino:
         shorter_side_px: int | None = None,
         longer_side_px: int | None = None,
         prompt_groups: Sequence[Sequence[str]] = (),
-        span_score: SpanScore = "mean",
+        span_score: SpanScore = "gate",
         text_threshold: float = 0.25,
         floor: float = 0.05,
         batch_size: int | None = None,

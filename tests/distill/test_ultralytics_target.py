@@ -76,7 +76,7 @@ def test_train__result(trained: TrainResult, polygons: Path) -> None:
     assert set(trained.figures) == kinds
     assert all(0 <= value <= 1 for value in trained.figures.values())
     assert trained.command.startswith(f"grounded-sam distill {polygons} --target yolov8n-seg.pt --out {trained.weights.parent} ")
-    assert "--epochs 1 --imgsz 64 --batch 4 --seed 0 --device cpu" in trained.command
+    assert "--epochs 1 --imgsz 64 --batch-size 4 --seed 0 --device cpu" in trained.command
 
 
 def test_train__leaves_the_dataset_as_it_was(trained: TrainResult, polygons: Path) -> None:

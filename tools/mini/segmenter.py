@@ -86,7 +86,8 @@ def pick_boxes(
         present = np.flatnonzero(batch.pairs[k, :, 0] >= 0)
         if not len(present):
             present = np.zeros(1, int)
-        picks = rng.permutation(present)[:boxes]
+        weight = 1 + 3 * _overlapped(batch.boxes[k, present])  # lone objects are cut out well early; these take longest
+        picks = rng.choice(present, min(boxes, len(present)), replace=False, p=weight / weight.sum())
         valid.append([True] * len(picks) + [False] * (boxes - len(picks)))
         picks = np.resize(picks, boxes)
         box = batch.boxes[k, picks] * scale
@@ -97,6 +98,13 @@ def pick_boxes(
     shares = functional.interpolate(torch.stack(truths).float(), size=grid, mode="area")
     shares = functional.pad(shares, (0, MASK_PX - grid[1], 0, MASK_PX - grid[0]))
     return torch.from_numpy(np.stack(chosen).astype(np.float32)), shares, torch.tensor(valid)
+
+
+def _overlapped(boxes: np.ndarray) -> np.ndarray:
+    """(n,) True for boxes that share some area with another."""
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    shared = (np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) > low).all(-1)
+    return shared.sum(1) > 1
 
 
 def learn_outlines(model: SamModel, scenes: Scenes, minutes: float, seed: int) -> None:
@@ -130,12 +138,18 @@ def learn_outlines(model: SamModel, scenes: Scenes, minutes: float, seed: int) -
             print(f"outlines {spent:.1f} min, step {step}, loss {np.mean(losses[-100:]):.4f}", flush=True)
 
 
-def train_segmenter(scenes: Scenes, minutes: float, out: Path, seed: int, held: Scenes) -> None:
-    """Train for `minutes` of processor time; the running mean of the weights is what is saved to `out`."""
+def train_segmenter(scenes: Scenes, minutes: float, out: Path, seed: int, held: Scenes, go_on_from: Path | None = None) -> None:
+    """Train for `minutes` of processor time; the running mean of the weights is what is saved to `out`.
+
+    `go_on_from` are weights of an earlier training to start from, instead of the first lesson.
+    """
     torch.manual_seed(seed)
     model = new_segmenter()
-    learn_outlines(model, scenes, OUTLINES_SHARE * minutes, seed + 1)
-    minutes *= 1 - OUTLINES_SHARE
+    if go_on_from is None:
+        learn_outlines(model, scenes, OUTLINES_SHARE * minutes, seed + 1)
+        minutes *= 1 - OUTLINES_SHARE
+    else:
+        model.load_state_dict(torch.load(go_on_from, weights_only=True))
     mean = copy.deepcopy(model).eval()
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     rng = np.random.default_rng(seed)

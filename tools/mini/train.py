@@ -33,7 +33,7 @@ class Recipe:
     scenes: int = 12_000
     backbone_minutes: float = 10.0
     detector_minutes: float = 65.0
-    segmenter_minutes: float = 28.0
+    segmenter_minutes: float = 48.0
 
 
 def held_batch(scenes: Scenes) -> Batch:
