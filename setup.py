@@ -41,8 +41,8 @@ EXTRAS = {
     "ray": ["ray[data]>=2.40"],
     "app": ["gradio>=5"],
     "dev": [
-        "build>=1.2", "setuptools>=77", "hypothesis>=6.100", "mypy>=1.11", "pre-commit>=3.7", "pytest>=8.2", "pytest-xdist>=3.5", "ruff>=0.8",
-        "segment-anything>=1.0", "types-PyYAML", "types-requests", "ultralytics>=8.3",
+        "build>=1.2", "hypothesis>=6.100", "mypy>=1.11", "pre-commit>=3.7", "pytest>=8.2", "pytest-xdist>=3.5", "ruff>=0.8",
+        "segment-anything>=1.0", "setuptools>=77", "types-PyYAML", "types-requests", "ultralytics>=8.3",
     ],
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (0, 117, 220), (255, 80, 5), (43, 206, 72), (255, 0, 168), (255, 225, 0), (116, 10, 255), (0, 153, 143), (153, 63, 0),
     (94, 241, 242), (255, 164, 5), (157, 204, 0), (194, 0, 136), (0, 51, 128), (255, 168, 187), (66, 102, 0), (224, 255, 102),
 )  # fmt: skip
-_MASK_STRENGTH = 0.42  # of the colour over the picture: the object stays recognisable below it
+_MASK_STRENGTH = 0.25  # of the colour over the picture: more would hide what colour the object is
 _SMALLEST_DRAWN_PX = 480  # smaller pictures are enlarged first, or their names would cover them
 
 

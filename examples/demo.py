@@ -50,10 +50,14 @@ def make_folder(out: Path) -> None:
     (out / MARKER).write_text("made by examples/demo.py, which empties this folder when it runs again\n", encoding="utf-8")
 
 
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"  # there is no precision without a label
+
+
 def line(name: str, facts: dict) -> str:
     figures = [f"{kind} AP50 {facts[kind]['AP50']:.3f}" for kind in ("box", "mask") if facts[kind]]
     point = facts["operating_point"]
-    return f"{name:<34} {', '.join(figures)}, precision {point['precision']:.3f}, recall {point['recall']:.3f}"
+    return f"{name:<34} {', '.join(figures)}, precision {number(point['precision'])}, recall {number(point['recall'])}"
 
 
 def main() -> None:
