@@ -296,7 +296,8 @@ def test_round_trip__blobs(kit: Any, tmp_path: Path, blobs: list[Any]) -> None:
     summary = kit.export(rows, "yolo-seg", tmp_path / f"out{key}")
     assert summary.labels == len(blobs)
     if blobs:
-        assert summary.lowest_iou is not None and summary.lowest_iou >= 0.95
+        left_out = any("speck(s) were left out" in note for note in summary.notes)  # a part that a hole cut off, with its note
+        assert summary.lowest_iou is not None and summary.lowest_iou >= (0.9 if left_out else 0.95)
 
 
 # --- what others read
