@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.slow
 def test_mini_keeps_its_bars(tmp_path: Path) -> None:
-    """At 120 scenes the figures scatter by about 0.02, so the bars stand that much below the 300-scene figures of the README."""
+    """At 120 scenes the figures scatter by about 0.02, so the bars stand that much below the 300-scene figures of the README.
+
+    What is aimed at is 0.92 for the masks and 0.95 for the classes; these weights reach 0.88 and just 0.95.
+    """
     command = [sys.executable, ROOT / "benchmarks/mini_quality.py", "--scenes", "120", "--out", tmp_path / "q.json"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
