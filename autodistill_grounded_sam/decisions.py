@@ -39,6 +39,7 @@ class LastDecision:
     ontology: Mapping[str, Any] | None = None
     main: str = ""
     written: Mapping[str, str] = field(default_factory=dict)
+    images: str = ""  # where they were said to be now, if they moved
 
     @staticmethod
     def of(store: Store) -> LastDecision:
@@ -54,6 +55,7 @@ class LastDecision:
             content.get("ontology"),
             content.get("main", ""),
             content.get("written", {}),
+            content.get("images", ""),
         )
 
     def place(self, out: Path, format_: str, first: str) -> Path:
@@ -85,7 +87,8 @@ class Decision:
                 f"{store.run} was never asked for {', '.join(map(repr, never_asked))}; it was asked for "
                 f"{', '.join(map(repr, store.prompts))}. Label into another --out to ask for more"
             )
-        root = store.images_root if images is None else Path(images)
+        moved = bool(last.images) and not store.images_root.is_dir()
+        root = Path(images) if images is not None else Path(last.images) if moved else store.images_root
         return Decision(store, config or last.decide, words, root, last)
 
     def key(self, export: ExportConfig) -> str:
@@ -99,6 +102,8 @@ class Decision:
         written = {**self.last.written, **dict.fromkeys(formats, self.key(used))}
         main = self.last.main or (formats[0] if formats else "")
         content = {**self._settings(), "export": used.model_dump(mode="json"), "main": main, "written": written}
+        if self.images_root != self.store.images_root:
+            content["images"] = str(self.images_root.absolute())
         write_json(self.store.run / "decide.json", content)
         return written
 

@@ -1,4 +1,4 @@
-"""What every adapter of transformers needs while a model loads; the one ground-floor module that knows it, inside functions."""
+"""Where a model runs, and how it loads quietly; the one ground-floor module that knows torch, inside functions."""
 
 from __future__ import annotations
 
@@ -23,3 +23,14 @@ def quiet_loading() -> Iterator[None]:
         logging.enable_progress_bar()
         if hub_was_quiet:
             disable_progress_bars()
+
+
+def pick_device(device: str) -> str:
+    """The device of this name; for `auto` the first that is here of cuda, mps and cpu."""
+    if device != "auto":
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

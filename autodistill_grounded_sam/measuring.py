@@ -25,10 +25,10 @@ from autodistill_grounded_sam.datasets import (
 )
 from autodistill_grounded_sam.distill.ultralytics_target import Student
 from autodistill_grounded_sam.drawing import draw_labels
-from autodistill_grounded_sam.engine.worker import pick_device
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, ExportError, WeightsError
 from autodistill_grounded_sam.evaluate.report import evaluate_labels
 from autodistill_grounded_sam.images import read_image
+from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.types import Evaluation, ImageRecord, Labels

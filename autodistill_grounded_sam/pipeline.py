@@ -96,6 +96,7 @@ def label(
         decided,
         looked_at=seen.looked_at,
         stages={**seen.stages, **decided.stages},
+        notes=[*seen.notes, *decided.notes],
         seconds=time.perf_counter() - started,
     )
 
@@ -127,13 +128,14 @@ def see(
     )
     with writer as store:
         store.note({"prompt_groups": store.info.get("prompt_groups", [list(group) for group in words.prompt_groups])})
-        looked_at = 0 if store.finished else _look(store, config, words, progress, stages)
+        notes: list[str] = []
+        looked_at = 0 if store.finished else _look(store, config, words, progress, stages, notes)
         store.note(session_note(store, config, looked_at, stages))
     failed = Store(run).failed()
     if len(failed) == len(folder.images) + len(folder.failed):
         counts = ", ".join(f"{count} {reason}" for reason, count in Counter(line.reason for line in failed).most_common())
         raise NoImagesError(f"none of the {len(failed)} images in {images} could be used: {counts}; see {run / 'failed.jsonl'}")
-    return RunSummary(Path(out), run, {}, {}, failed, looked_at, time.perf_counter() - started, stages)
+    return RunSummary(Path(out), run, {}, {}, failed, looked_at, time.perf_counter() - started, stages, notes=notes)
 
 
 def redecide(
@@ -250,9 +252,14 @@ def _require_same_folder(folder: Folder, run: Path) -> None:
 
 
 def _look(
-    store: StoreWriter, config: LabelConfig, ontology: Ontology, progress: Progress | None, stages: dict[str, float]
+    store: StoreWriter,
+    config: LabelConfig,
+    ontology: Ontology,
+    progress: Progress | None,
+    stages: dict[str, float],
+    notes: list[str],
 ) -> int:
-    """Plan, leave out what is done, and look at the rest; the number of images looked at."""
+    """Plan, leave out what is done, and look at the rest; the number of images looked at. Fills `stages` and `notes`."""
     worker_type, spec = worker_type_of(config), worker_spec(config, ontology, store.info["prompt_groups"])
     if progress is not None:
         progress.message(f"loading {config.see.detector} and {config.see.segmenter}")
@@ -274,6 +281,9 @@ def _look(
             progress.advance(len(sightings), _class_counts(sightings, ontology, config.decide))
     stages["see"] = time.perf_counter() - started
     stages.update(worker.seconds)
+    if worker.capped:
+        most = config.see.max_candidates
+        notes.append(f"{worker.capped} images had more than max_candidates={most} candidates: the weakest were left out")
     return count
 
 

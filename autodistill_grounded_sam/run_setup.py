@@ -16,7 +16,8 @@ import numpy.typing as npt
 from autodistill_grounded_sam import plugins, weights
 from autodistill_grounded_sam.config import DecideConfig, LabelConfig, checked
 from autodistill_grounded_sam.decide.chain import decide
-from autodistill_grounded_sam.engine.worker import SeeWorker, pick_device
+from autodistill_grounded_sam.engine.worker import SeeWorker
+from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.protocols import WorkerSpec
 from autodistill_grounded_sam.store.store import StoreWriter, recorded_batch_size

@@ -22,6 +22,7 @@ ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tu
 JOINERS = {"pipeline", "decisions", "run_setup", "measuring", "cli", "cli_output", "grounded_sam", "testing", "__init__"}
 NO_TORCH = {"decide", "export", "store", "report"} | GROUND - {"loading"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
+BESIDE = [path for room in ("benchmarks", "tests", "tools") for path in sorted((PACKAGE.parent / room).rglob("*.py"))]
 
 
 def place_of(path: Path) -> str:
@@ -74,6 +75,11 @@ def test_files_and_functions_fit_their_screens(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno + 1 <= 60, f"{path}: {node.name} is longer than 60 lines"
+
+
+@pytest.mark.parametrize("path", BESIDE, ids=lambda path: path.relative_to(PACKAGE.parent).as_posix())
+def test_files_beside_the_package_fit_their_screens_too(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
 def test_the_library_never_prints_and_never_asserts() -> None:

@@ -195,7 +195,14 @@ def test_a_moved_images_folder(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"the images folder .*images is not there any more; say where it is now"):
         export_run(tmp_path / "out", "coco", tmp_path / "coco")
     assert export_run(tmp_path / "out", "coco", tmp_path / "coco", images=tmp_path / "moved").labels > 0
+    redecide(tmp_path / "out", images=tmp_path / "moved")
+    assert export_run(tmp_path / "out", "coco", tmp_path / "again").labels > 0, "it is remembered where they are now"
     assert label(tmp_path / "moved", ONTOLOGY, tmp_path / "out", config()).looked_at == 0
+
+
+def test_the_summary_counts_images_with_more_candidates_than_are_kept(images: Path, tmp_path: Path) -> None:
+    (note,) = label(images, ONTOLOGY, tmp_path / "out", config(max_candidates=1)).notes
+    assert "images had more than max_candidates=1 candidates" in note
 
 
 class Recorder:

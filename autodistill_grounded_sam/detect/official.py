@@ -6,6 +6,7 @@ has to be accounted for. Names after transformers 5.23; arithmetic equals the of
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -131,7 +132,8 @@ _STACKED = (
 def load_official(path: Path, config: Mapping[str, Any] | None = None) -> Any:
     """Build the float32 model of an official file, in eval mode.
 
-    `config` overrides what cannot be read off the shapes (numbers of heads), in the names of transformers' GroundingDinoConfig.
+    `config` overrides what cannot be read off the shapes (numbers of heads), in the names of transformers' GroundingDinoConfig;
+    left out, it is read from a `.json` of the file's own name beside it, if there is one.
     Raises WeightsError where the file is damaged, holds code, or does not account for every weight of the model.
     """
     from torch.random import fork_rng
@@ -140,7 +142,7 @@ def load_official(path: Path, config: Mapping[str, Any] | None = None) -> Any:
     official = {key.removeprefix("module."): value for key, value in read_state(path).items()}
     official = {key: value for key, value in official.items() if not _DROPPED.fullmatch(key)}
     try:
-        settings = infer_config(official, config or {})
+        settings = infer_config(official, _beside(path) if config is None else config)
     except KeyError as error:
         raise WeightsError(f"{path} is not an official Grounding DINO checkpoint: it has no {error.args[0]!r}") from error
     with fork_rng(devices=[]):  # the random start is overwritten at once; the caller's random numbers stay as they were
@@ -291,6 +293,20 @@ def _merged(inferred: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
+def _beside(path: Path) -> Mapping[str, Any]:
+    """The config that a person wrote beside an official file, or nothing."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return {}
+    try:
+        config = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{beside} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise WeightsError(f"{beside} must hold one object in the names of GroundingDinoConfig, got a {type(config).__name__}")
+    return config
+
+
 def _load_all(model: Any, state: State, path: Path) -> None:
     """Copy every tensor; complain about each one that is missing, not known, or of another shape."""
     own = model.state_dict(keep_vars=True)
@@ -308,6 +324,6 @@ def _load_all(model: Any, state: State, path: Path) -> None:
         shown = "\n  ".join(problems[:20]) + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
         raise WeightsError(
             f"{path} does not fit the model built for it ({len(problems)} tensors); if it is no Swin-T or Swin-B release, "
-            f"give its config=:\n  {shown}"
+            f"give its config=, or write it to {path.with_suffix('.json')}:\n  {shown}"
         )
     model.load_state_dict(state, strict=False)

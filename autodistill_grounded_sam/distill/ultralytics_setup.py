@@ -34,17 +34,6 @@ _INTEGRATIONS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", 
 _config_folder: tempfile.TemporaryDirectory[str] | None = None  # lives as long as the process
 
 
-def pick_device(device: str) -> str:
-    """The device for `auto`: CUDA, else MPS, else CPU; any other name as it is."""
-    import torch
-
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda:0"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 @contextlib.contextmanager
 def quiet_ultralytics(what: str) -> Iterator[None]:
     """Inside, ultralytics can be imported and run, and keeps to itself; the environment is as before afterwards."""

@@ -15,13 +15,13 @@ import numpy as np
 from autodistill_grounded_sam.distill.ultralytics_setup import (
     build_model,
     first_line,
-    pick_device,
     quiet_ultralytics,
     stays_offline,
 )
 from autodistill_grounded_sam.distill.yolo_dataset import YoloDataset, check_yolo_dataset
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, WeightsError
 from autodistill_grounded_sam.images import read_image
+from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.masks import encode_mask
 from autodistill_grounded_sam.types import Float32, RgbImage, Rle, TrainResult
 

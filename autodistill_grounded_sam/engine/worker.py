@@ -18,6 +18,7 @@ from autodistill_grounded_sam.engine.memory import Ask, OutOfMemoryError, Pieces
 from autodistill_grounded_sam.engine.tiles import TiledDetector
 from autodistill_grounded_sam.errors import ImageReadError, PluginError
 from autodistill_grounded_sam.images import read_image
+from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.masks import encode_mask
 from autodistill_grounded_sam.protocols import Batch, Detector, Segmenter, WorkerSpec
 from autodistill_grounded_sam.similar import dhash
@@ -200,17 +201,6 @@ def sift(candidates: Candidates, width: int, height: int, floor: float) -> Candi
     np.maximum.at(scores, inverse.reshape(-1), candidates.scores[solid])
     order = np.argsort(-scores.max(1, initial=0), kind="stable")
     return Candidates(unique[order].astype(np.float32), scores[order])
-
-
-def pick_device(device: str) -> str:
-    """The device of this name; for `auto` the first that is here of cuda, mps and cpu."""
-    if device != "auto":
-        return device
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _set_aside(image: ImageRecord, error: OutOfMemoryError) -> ImageReadError:

@@ -20,8 +20,8 @@ def check_identity(run: Path, old: Identity, new: Identity) -> None:
         raise WrongRunError(
             f"the run folder {run} belongs to other models, prompts or image settings:\n"
             + "\n".join(f"  {change}" for change in changes)
-            + "\nGive another --out to look at the images anew, or go back to the old settings; thresholds, classes and formats "
-            "can change on the same run: use `decide` and `export` for them."
+            + "\nGive another --out (or delete this one) to look at the images anew, or go back to the old settings. Thresholds, "
+            "classes, formats, and which of the prompts count, can change on the same run: use `decide` and `export`."
         )
 
 

@@ -128,6 +128,16 @@ def test_load_official__number_of_text_heads_has_to_be_given(official_file: Path
 
 
 @pytest.mark.shared
+def test_load_official__reads_the_config_that_lies_beside_the_file(official_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.pth").symlink_to(official_file)
+    (tmp_path / "own.json").write_text(json.dumps(HEADS))
+    assert load_official(tmp_path / "own.pth").config.text_config.num_attention_heads == 4
+    (tmp_path / "own.json").write_text("[4")
+    with pytest.raises(WeightsError, match=r"own\.json is not JSON"):
+        load_official(tmp_path / "own.pth")
+
+
+@pytest.mark.shared
 def test_load_official__leaves_random_numbers_alone(official_file: Path) -> None:
     state = torch.random.get_rng_state()
     load_official(official_file, HEADS)

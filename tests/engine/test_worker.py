@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from autodistill_grounded_sam.config import SeeConfig
-from autodistill_grounded_sam.engine.worker import SeeWorker, pick_device, trim
+from autodistill_grounded_sam.engine.worker import SeeWorker, trim
 from autodistill_grounded_sam.errors import PluginError
+from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.masks import areas
 from autodistill_grounded_sam.testing import FakeDetector, FakeSegmenter, paint_folder
 from autodistill_grounded_sam.types import Candidates, ImageRecord, RgbImage, Status

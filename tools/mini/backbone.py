@@ -18,6 +18,7 @@ from transformers import ResNetBackbone, ResNetConfig
 
 from tools.mini.data import Batch, Scenes, batches
 
+SHORT_SIDE_PX = 128
 WIDTHS = [32, 64, 128, 192]
 
 
@@ -60,8 +61,8 @@ def train_backbone(scenes: Scenes, minutes: float, out: Path, seed: int) -> None
     torch.manual_seed(seed)
     model = _CellNamer()
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
-    source = batches(scenes, 24, seed, small=True)
-    held = next(batches(scenes, 96, seed + 1, small=True))
+    source = batches(scenes, 24, seed, SHORT_SIDE_PX)
+    held = next(batches(scenes, 96, seed + 1, SHORT_SIDE_PX))
     weight = torch.tensor([0.5] + [1.0] * 8)
     start, step, said = time.process_time(), 0, 0.0
     while (spent := (time.process_time() - start) / 60) < minutes:

@@ -15,7 +15,6 @@ from autodistill_grounded_sam.painting import COLOURS, SEEN_PAIRS, SHAPES, Paint
 
 SETTINGS = PainterSettings(pairs=SEEN_PAIRS, objects=(2, 8))
 MOST_OBJECTS = 8
-DETECTOR_SHORT_SIDE_PX = 128
 COLOUR_NAMES = tuple(COLOURS)
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)  # ImageNet's, as both real processors use
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -24,13 +23,12 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 @dataclass(frozen=True)
 class Scenes:
     """`images` uint8 (n, h, w, 3); `index` uint8 (n, h, w), 0 ground, k the k-th object; `pairs` int8 (n, 8, 2), -1 none;
-    `boxes` float32 (n, 8, 4), xyxy as shares of width and height; `small` uint8 (n, 128, w', 3), for the detector."""
+    `boxes` float32 (n, 8, 4), xyxy as shares of width and height."""
 
     images: np.ndarray
     index: np.ndarray
     pairs: np.ndarray
     boxes: np.ndarray
-    small: np.ndarray
 
     def __len__(self) -> int:
         return len(self.images)
@@ -60,21 +58,19 @@ def _paint_arrays(job: tuple[PainterSettings, int]) -> tuple[np.ndarray, ...]:
         index[item.mask] = k + 1
         pairs[k] = COLOUR_NAMES.index(item.colour), SHAPES.index(item.shape)
         boxes[k] = np.array(item.xyxy) / (settings.width, settings.height, settings.width, settings.height)
-    return scene.image_rgb, index, pairs, boxes, resized_short_side(scene.image_rgb, DETECTOR_SHORT_SIDE_PX)
+    return scene.image_rgb, index, pairs, boxes
 
 
-def resized_short_side(image_rgb: np.ndarray, short_side_px: int) -> np.ndarray:
-    height, width = image_rgb.shape[:2]
-    scale = short_side_px / min(height, width)
-    pixels = torch.from_numpy(image_rgb).permute(2, 0, 1)[None].float()
-    size = (int(height * scale), int(width * scale))
-    small = functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
-    return small[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+def shrunk(pixels: torch.Tensor, short_side_px: int) -> torch.Tensor:
+    """(b, 3, h, w) as GroundingDinoImageProcessor resizes it: the shorter side to `short_side_px`."""
+    scale = short_side_px / min(pixels.shape[-2:])
+    size = tuple(int(side * scale) for side in pixels.shape[-2:])
+    return functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
 
 
 def painted(cache: Path, count: int, seed: int, settings: PainterSettings = SETTINGS) -> Scenes:
     """Paint `count` scenes from `seed` on, or read them from `cache` if they are there."""
-    parts = ("images", "index", "pairs", "boxes", "small")
+    parts = ("images", "index", "pairs", "boxes")
     paths = [cache / f"scenes-{seed}-{count}-{part}.npy" for part in parts]
     if not all(path.exists() for path in paths):
         cache.mkdir(parents=True, exist_ok=True)
@@ -85,19 +81,19 @@ def painted(cache: Path, count: int, seed: int, settings: PainterSettings = SETT
     return Scenes(*(np.load(path, mmap_mode="r") for path in paths))
 
 
-def batches(scenes: Scenes, size: int, seed: int, *, small: bool) -> Iterator[Batch]:
-    """Endless batches of the small or the full pictures, each turned and mirrored as one and each picture relit.
+def batches(scenes: Scenes, size: int, seed: int, short_side_px: int | None = None) -> Iterator[Batch]:
+    """Endless batches of the pictures, shrunk if so asked, each batch turned and mirrored as one and each picture relit.
 
     A quarter of the batches are cut to squares, so that the models meet more than one proportion; objects of which less than
     a third is left lose their label there.
     """
     rng = np.random.default_rng(seed)
-    source = scenes.small if small else scenes.images
     while True:
         order = rng.permutation(len(scenes))
         for start in range(0, len(order) - size + 1, size):
             rows = order[start : start + size]
-            pixels = torch.from_numpy(source[rows]).permute(0, 3, 1, 2).float().div_(255)
+            pixels = torch.from_numpy(scenes.images[rows]).permute(0, 3, 1, 2).float().div_(255)
+            pixels = shrunk(pixels, short_side_px) if short_side_px else pixels
             index = torch.from_numpy(scenes.index[rows])
             pairs, boxes = scenes.pairs[rows].astype(np.int64), scenes.boxes[rows].copy()
             if rng.random() < 0.25:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,28 @@ from transformers import (
 
 from autodistill_grounded_sam.painting import ALL_PAIRS, SHAPES, UNSEEN_PAIRS
 from tools.mini.backbone import backbone_config
-from tools.mini.data import COLOUR_NAMES, DETECTOR_SHORT_SIDE_PX, Batch, Scenes, batches
+from tools.mini.data import COLOUR_NAMES, Batch, Scenes, batches, shrunk
 from tools.mini.loss import detector_loss, targets_of
 from tools.mini.text import MOST_TOKENS, Caption, ask, caption_of
 
-LEARNING_RATE = 1e-3
+SHORT_SIDE_PX = 160  # of the shipped detector
 BATCH = 8
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A stretch of training: `minutes` of processor time on pictures of `short_side_px`, the learning rate falling to 0 at its
+    end; `lone_words` is the share of captions that ask for shapes or colours by themselves."""
+
+    minutes: float
+    short_side_px: int
+    learning_rate: float
+    lone_words: float
+
+
+def detector_legs(minutes: float, sharp_minutes: float) -> tuple[Leg, Leg]:
+    """Small pictures first, where most objects are seen in an hour; then larger ones, that tell shapes of 20 pixels apart."""
+    return Leg(minutes, 128, 1e-3, 0.15), Leg(sharp_minutes, SHORT_SIDE_PX, 5e-4, 0.3)
 
 
 def detector_config() -> GroundingDinoConfig:
@@ -70,25 +88,31 @@ def forward(model: GroundingDinoForObjectDetection, batch: Batch, caption: Capti
 
 
 def train_detector(
-    scenes: Scenes, tokenizer: BertTokenizerFast, backbone: Path, minutes: float, out: Path, seed: int, held: Batch
+    model: GroundingDinoForObjectDetection,
+    scenes: Scenes,
+    tokenizer: BertTokenizerFast,
+    leg: Leg,
+    out: Path,
+    seed: int,
+    held: Batch,
 ) -> None:
-    """Train for `minutes` of processor time; the running mean of the weights is what is saved to `out`."""
-    torch.manual_seed(seed)
-    model = new_detector(backbone)
+    """Train `model` for one leg; the running mean of its weights is what is saved to `out`."""
+    held = dataclasses.replace(held, pixels=shrunk(held.pixels, leg.short_side_px))
     slow = [p for n, p in model.named_parameters() if "sampling_offsets" in n or "backbone.conv_encoder" in n]
     fast = [p for n, p in model.named_parameters() if not ("sampling_offsets" in n or "backbone.conv_encoder" in n)]
     groups = [{"params": fast, "share": 1.0}, {"params": slow, "share": 0.25}]
-    optimiser = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
+    optimiser = torch.optim.AdamW(groups, lr=leg.learning_rate, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
     mean = copy.deepcopy(model).eval()
     rng = np.random.default_rng(seed)
-    source = batches(scenes, BATCH, seed, small=True)
+    source = batches(scenes, BATCH, seed, leg.short_side_px)
     start, step, said, losses = time.process_time(), 0, 0.0, []
-    while (spent := (time.process_time() - start) / 60) < minutes:
-        share = spent / minutes
+    while (spent := (time.process_time() - start) / 60) < leg.minutes:
+        share = spent / leg.minutes
         for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * group["share"] * min(1, (step + 1) / 150) * (1 if share < 0.4 else (1 - share) / 0.6)
+            rate = min(1, (step + 1) / 150) * (1 if share < 0.4 else (1 - share) / 0.6)
+            group["lr"] = leg.learning_rate * group["share"] * rate
         batch = next(source)
-        caption = ask(tokenizer, rng, batch.pairs[batch.pairs[..., 0] >= 0])
+        caption = ask(tokenizer, rng, batch.pairs[batch.pairs[..., 0] >= 0], leg.lone_words)
         outputs = forward(model, batch, caption)
         tokens = caption.input_ids.shape[1]
         loss = detector_loss(model, outputs, tokens, targets_of(batch.pairs, batch.boxes, caption.targets))
@@ -179,8 +203,6 @@ def save_detector(state: Path, tokenizer: BertTokenizerFast, out: Path) -> None:
     """Write a transformers folder in fp16, as `from_pretrained` reads it."""
     model = GroundingDinoForObjectDetection(detector_config())
     model.load_state_dict(torch.load(state, weights_only=True))
-    images = GroundingDinoImageProcessor(
-        size={"shortest_edge": DETECTOR_SHORT_SIDE_PX, "longest_edge": 4 * DETECTOR_SHORT_SIDE_PX}
-    )
+    images = GroundingDinoImageProcessor(size={"shortest_edge": SHORT_SIDE_PX, "longest_edge": 4 * SHORT_SIDE_PX})
     model.half().save_pretrained(out)
     GroundingDinoProcessor(images, tokenizer).save_pretrained(out)

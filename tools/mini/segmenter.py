@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,35 +24,55 @@ from transformers import (
 from tools.mini.backbone import cell_names
 from tools.mini.data import Batch, Scenes, batches
 
-IMAGE_PX, PATCH_PX, MASK_PX = 192, 8, 96
-BATCH, BOXES = 4, 6
+IMAGE_PX, PATCH_PX = 256, 8  # of the shipped segmenter
+WIDTH = 128  # of the mask decoder
+BATCH, BOXES = 4, 5
 LEARNING_RATE = 1e-3
-OUTLINES_SHARE = 0.14  # of the time, for the first of the two lessons
+EXTENTS_WEIGHT = 10.0
 
 
-def segmenter_config() -> SamConfig:
-    """Patches of 8 pixels, not 16: the mask grid is then 2 pixels wide, and thin parts survive."""
+@dataclass(frozen=True)
+class Leg:
+    """A stretch of training: `minutes` of processor time on pictures of `image_px`, the learning rate flat for the share `flat`
+    and falling then."""
+
+    minutes: float
+    image_px: int
+    flat: float
+
+
+def segmenter_legs(minutes: float, sharp_minutes: float) -> tuple[Leg, Leg]:
+    """Small pictures first, of which an hour holds twice as many; then the size that is shipped, for crisp edges."""
+    return Leg(minutes, 192, 0.7), Leg(sharp_minutes, IMAGE_PX, 0.2)
+
+
+def segmenter_config(image_px: int = IMAGE_PX) -> SamConfig:
+    """Patches of 8 pixels, not 16: the mask grid is then 2 pixels wide, and thin parts survive.
+
+    The decoder makes masks from an eighth of its width. With 64 that is 8 numbers a pixel, too few to tell an object from
+    those it overlaps.
+    """
     vision = SamVisionConfig(
-        hidden_size=96, num_hidden_layers=4, num_attention_heads=4, mlp_ratio=2.0, mlp_dim=192, image_size=IMAGE_PX,
-        patch_size=PATCH_PX, window_size=8, global_attn_indexes=[1, 3], output_channels=64, use_rel_pos=False,
-        initializer_range=0.02, num_pos_feats=32,
+        hidden_size=96, num_hidden_layers=4, num_attention_heads=4, mlp_ratio=2.0, mlp_dim=192, image_size=image_px,
+        patch_size=PATCH_PX, window_size=8, global_attn_indexes=[1, 3], output_channels=WIDTH, use_rel_pos=False,
+        initializer_range=0.02, num_pos_feats=WIDTH // 2,
     )  # fmt: skip
-    prompt = SamPromptEncoderConfig(hidden_size=64, image_size=IMAGE_PX, patch_size=PATCH_PX, mask_input_channels=16)
+    prompt = SamPromptEncoderConfig(hidden_size=WIDTH, image_size=image_px, patch_size=PATCH_PX, mask_input_channels=16)
     decoder = SamMaskDecoderConfig(
-        hidden_size=64, mlp_dim=128, num_hidden_layers=2, num_attention_heads=4, iou_head_hidden_dim=64
+        hidden_size=WIDTH, mlp_dim=2 * WIDTH, num_hidden_layers=2, num_attention_heads=4, iou_head_hidden_dim=64
     )
     return SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
 
 
-def new_segmenter() -> SamModel:
+def new_segmenter(image_px: int) -> SamModel:
     """A model ready to learn.
 
     transformers draws the position code with a deviation of half its width, where the authors use 1: box corners would be a
-    hash. Its weights of 0.02 are right for a width of 768; at 64 they leave the masks at zero for a thousand steps. Above all
+    hash. Its weights of 0.02 are right for a width of 768; at 96 they leave the masks at zero for a thousand steps. Above all
     its embeddings (which corner, which mask) of 0.02 can hardly be told apart, where the authors draw them from N(0, 1): with
     that, masks come out after 200 steps.
     """
-    model = SamModel(segmenter_config())
+    model = SamModel(segmenter_config(image_px))
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.xavier_uniform_(module.weight)
@@ -61,9 +82,20 @@ def new_segmenter() -> SamModel:
     return model
 
 
-def resized(batch: Batch) -> Batch:
+def enlarged(model: SamModel, image_px: int) -> SamModel:
+    """The same weights for pictures of `image_px`: only the position code of the patches depends on the size."""
+    state = model.state_dict()
+    position = state["vision_encoder.pos_embed"].permute(0, 3, 1, 2)
+    grid = image_px // PATCH_PX
+    state["vision_encoder.pos_embed"] = functional.interpolate(position, (grid, grid), mode="bicubic").permute(0, 2, 3, 1)
+    larger = SamModel(segmenter_config(image_px))
+    larger.load_state_dict(state)
+    return larger
+
+
+def resized(batch: Batch, image_px: int) -> Batch:
     """As SamImageProcessor does it: the longer side to the model's, int(x + 0.5)."""
-    scale = IMAGE_PX / max(batch.pixels.shape[-2:])
+    scale = image_px / max(batch.pixels.shape[-2:])
     size = tuple(int(side * scale + 0.5) for side in batch.pixels.shape[-2:])
     pixels = functional.interpolate(batch.pixels, size=size, mode="bilinear", antialias=True)
     return Batch(pixels, batch.index, batch.pairs, batch.boxes)
@@ -72,13 +104,15 @@ def resized(batch: Batch) -> Batch:
 def padded(batch: Batch) -> torch.Tensor:
     pixels = batch.normalised()
     height, width = pixels.shape[-2:]
-    return functional.pad(pixels, (0, IMAGE_PX - width, 0, IMAGE_PX - height))
+    side = max(height, width)
+    return functional.pad(pixels, (0, side - width, 0, side - height))
 
 
 def pick_boxes(
     batch: Batch, rng: np.random.Generator, jitters: tuple[float, ...], boxes: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Boxes (b, k, 4) in input pixels, their truth (b, k, 96, 96) as shares of grid cells, and which of the k count (b, k)."""
+    """Boxes (b, k, 4) in input pixels, their truth (b, k, m, m) as shares of grid cells of 2 pixels, and which of the k count
+    (b, k)."""
     height, width = batch.pixels.shape[-2:]
     scale = np.array([width, height, width, height], np.float32)
     chosen, truths, valid = [], [], []
@@ -94,10 +128,16 @@ def pick_boxes(
         size = np.tile(box[:, 2:] - box[:, :2], 2)
         chosen.append(np.clip(box + rng.uniform(-1, 1, box.shape) * rng.choice(jitters, (boxes, 1)) * size, 0, scale))
         truths.append(batch.index[k][None] == torch.from_numpy(picks + 1)[:, None, None])
-    grid = (round(height * MASK_PX / IMAGE_PX), round(width * MASK_PX / IMAGE_PX))
+    grid, side = mask_grid(batch), max(height, width) // 2
     shares = functional.interpolate(torch.stack(truths).float(), size=grid, mode="area")
-    shares = functional.pad(shares, (0, MASK_PX - grid[1], 0, MASK_PX - grid[0]))
+    shares = functional.pad(shares, (0, side - grid[1], 0, side - grid[0]))
     return torch.from_numpy(np.stack(chosen).astype(np.float32)), shares, torch.tensor(valid)
+
+
+def mask_grid(batch: Batch) -> tuple[int, int]:
+    """Height and width of the picture in cells of the mask grid, a quarter of a patch wide."""
+    height, width = batch.pixels.shape[-2:]
+    return round(height * 4 / PATCH_PX), round(width * 4 / PATCH_PX)
 
 
 def _overlapped(boxes: np.ndarray) -> np.ndarray:
@@ -113,24 +153,21 @@ def learn_outlines(model: SamModel, scenes: Scenes, minutes: float, seed: int) -
     It goes through the very layers that make masks (encoder, neck, upscaling), so that they carry outlines before boxes are
     asked about.
     """
-    head = nn.Conv2d(segmenter_config().mask_decoder_config.hidden_size // 8, 9, 1)
+    head = nn.Conv2d(WIDTH // 8, 9, 1)
     decoder, parameters = model.mask_decoder, [*model.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    source = batches(scenes, 2 * BATCH, seed, small=False)
+    source = batches(scenes, 2 * BATCH, seed)
     start, step, said, losses = time.process_time(), 0, 0.0, []
     while (spent := (time.process_time() - start) / 60) < minutes:
         for group in optimiser.param_groups:
             group["lr"] = 2 * LEARNING_RATE * min(1, (step + 1) / 100) * min(1, (1 - spent / minutes) / 0.6 + 0.05)
-        batch = resized(next(source))
-        grid = tuple(round(side * MASK_PX / IMAGE_PX) for side in batch.pixels.shape[-2:])
+        batch = resized(next(source), model.config.vision_config.image_size)
+        height, width = mask_grid(batch)
         embeddings = model.vision_encoder(padded(batch)).last_hidden_state
         half = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(embeddings)))
-        logits = head(decoder.activation(decoder.upscale_conv2(half)))[..., : grid[0], : grid[1]]
-        loss = functional.cross_entropy(logits, cell_names(batch, grid)[0])
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 5)
-        optimiser.step()
+        logits = head(decoder.activation(decoder.upscale_conv2(half)))[..., :height, :width]
+        loss = functional.cross_entropy(logits, cell_names(batch, (height, width))[0])
+        _descend(optimiser, loss)
         losses.append(loss.item())
         step += 1
         if spent - said > 1:
@@ -138,36 +175,35 @@ def learn_outlines(model: SamModel, scenes: Scenes, minutes: float, seed: int) -
             print(f"outlines {spent:.1f} min, step {step}, loss {np.mean(losses[-100:]):.4f}", flush=True)
 
 
-def train_segmenter(scenes: Scenes, minutes: float, out: Path, seed: int, held: Scenes, go_on_from: Path | None = None) -> None:
-    """Train for `minutes` of processor time; the running mean of the weights is what is saved to `out`.
+def _descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 5)
+    optimiser.step()
 
-    `go_on_from` are weights of an earlier training to start from, instead of the first lesson.
-    """
-    torch.manual_seed(seed)
-    model = new_segmenter()
-    if go_on_from is None:
-        learn_outlines(model, scenes, OUTLINES_SHARE * minutes, seed + 1)
-        minutes *= 1 - OUTLINES_SHARE
-    else:
-        model.load_state_dict(torch.load(go_on_from, weights_only=True))
+
+def train_segmenter(model: SamModel, scenes: Scenes, leg: Leg, out: Path, seed: int, held: Scenes) -> None:
+    """Train `model` for one leg; the running mean of its weights is what is saved to `out`."""
     mean = copy.deepcopy(model).eval()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    extents = nn.Conv2d(WIDTH, 4, 1)
+    parameters = [*model.parameters(), *extents.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     rng = np.random.default_rng(seed)
-    source = batches(scenes, BATCH, seed, small=False)
+    source = batches(scenes, BATCH, seed)
     start, step, said, losses = time.process_time(), 0, 0.0, []
-    while (spent := (time.process_time() - start) / 60) < minutes:
-        share = spent / minutes
+    while (spent := (time.process_time() - start) / 60) < leg.minutes:
+        share = spent / leg.minutes
+        fall = 1 if share < leg.flat else max(0.02, (1 - share) / (1 - leg.flat))
         for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * min(1, (step + 1) / 150) * (1 if share < 0.35 else max(0.02, (1 - share) / 0.65))
-        batch = resized(next(source))
+            group["lr"] = LEARNING_RATE * min(1, (step + 1) / 150) * fall
+        batch = resized(next(source), leg.image_px)
         boxes, truth, valid = pick_boxes(batch, rng, (0.0, 0.03, 0.08), BOXES)
-        result = model(pixel_values=padded(batch), input_boxes=boxes, multimask_output=False)
-        loss = _loss(result.pred_masks[:, :, 0], result.iou_scores[:, :, 0], truth, valid)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5)
-        optimiser.step()
-        losses.append(loss.item())
+        embeddings = model.vision_encoder(padded(batch)).last_hidden_state
+        result = model(image_embeddings=embeddings, input_boxes=boxes, multimask_output=False)
+        mask_loss = _mask_loss(result.pred_masks[:, :, 0], result.iou_scores[:, :, 0], truth, valid)
+        extents_loss = _extents_loss(extents(embeddings), batch)
+        _descend(optimiser, mask_loss + EXTENTS_WEIGHT * extents_loss)
+        losses.append((mask_loss.item(), extents_loss.item()))
         step += 1
         if step % 4 == 0:
             with torch.no_grad():
@@ -175,15 +211,26 @@ def train_segmenter(scenes: Scenes, minutes: float, out: Path, seed: int, held: 
                     slow.lerp_(quick, 0.01)
         if spent - said > 2:
             said = spent
-            print(
-                f"segmenter {spent:.1f} min, step {step}, loss {np.mean(losses[-200:]):.3f}, {held_iou(mean, held)}", flush=True
-            )
+            recent = "loss {:.3f}, extents {:.4f}".format(*np.mean(losses[-200:], axis=0))
+            print(f"segmenter {spent:.1f} min, step {step}, {recent}, {held_iou(mean, held)}", flush=True)
             torch.save(mean.state_dict(), out)
-    print(f"segmenter done after {step} steps, {held_iou(mean, held)}", flush=True)
+    print(f"segmenter's leg done after {step} steps, {held_iou(mean, held)}", flush=True)
     torch.save(mean.state_dict(), out)
 
 
-def _loss(logits: torch.Tensor, iou_guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+def _extents_loss(guess: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Training only: every patch tells the box of the object under it, as shares of the padded square (L1 over `guess`
+    (b, 4, h, w)). It says which of two overlapping objects a box means."""
+    height, width = batch.pixels.shape[-2:]
+    grid = (round(height / PATCH_PX), round(width / PATCH_PX))
+    index = functional.interpolate(batch.index[:, None].float(), size=grid, mode="nearest-exact")[:, 0].long()
+    shares = torch.from_numpy(batch.boxes) * torch.tensor([width, height, width, height]) / max(height, width)
+    own = torch.gather(shares, 1, (index - 1).clamp(min=0).flatten(1)[..., None].expand(-1, -1, 4))
+    guess = guess[..., : grid[0], : grid[1]].flatten(2).transpose(1, 2)
+    return (guess - own).abs()[index.flatten(1) > 0].mean()
+
+
+def _mask_loss(logits: torch.Tensor, iou_guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """At the mask grid: cross-entropy by the object's extent and dice, both against area-averaged truth; plus the IoU guess."""
     logits, soft, iou_guess = logits[valid], truth[valid], iou_guess[valid]
     entropy = functional.binary_cross_entropy_with_logits(logits, soft, reduction="none").sum((-2, -1))
@@ -199,20 +246,20 @@ def _loss(logits: torch.Tensor, iou_guess: torch.Tensor, truth: torch.Tensor, va
 @torch.no_grad()
 def held_iou(model: SamModel, held: Scenes, count: int = 60) -> str:
     """Mean mask IoU at full resolution from true boxes, and from boxes shaken by 8 %, on scenes of the fresh setting."""
-    said = []
+    said, side = [], model.config.vision_config.image_size
     for jitter in (0.0, 0.08):
         rng, values = np.random.default_rng(5), []
         for image, index, pairs, boxes in zip(held.images[:count], held.index, held.pairs, held.boxes, strict=False):
             many = int((pairs[:, 0] >= 0).sum())
             pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
-            small = resized(Batch(pixels, pixels, pairs, boxes))
+            small = resized(Batch(pixels, pixels, pairs, boxes), side)
             size = small.pixels.shape[-2:]
             inputs = padded(small)
             box = boxes[:many] * np.array([size[1], size[0]] * 2, np.float32)
             box = box + rng.uniform(-jitter, jitter, box.shape) * np.tile(box[:, 2:] - box[:, :2], 2)
             asked = torch.from_numpy(box.astype(np.float32))[None]
             logits = model(pixel_values=inputs, input_boxes=asked, multimask_output=False).pred_masks[0]
-            full = functional.interpolate(logits, (IMAGE_PX, IMAGE_PX), mode="bilinear")[..., : size[0], : size[1]]
+            full = functional.interpolate(logits, (side, side), mode="bilinear")[..., : size[0], : size[1]]
             full = functional.interpolate(full, index.shape, mode="bilinear")[:, 0].numpy() > 0
             for k, mask in enumerate(full):
                 truth = index == k + 1
@@ -227,7 +274,7 @@ def save_segmenter(state: Path, out: Path) -> None:
     model.load_state_dict(torch.load(state, weights_only=True))
     model.half().save_pretrained(out)
     images = SamImageProcessor(
-        size={"longest_edge": IMAGE_PX}, mask_size={"longest_edge": MASK_PX},
-        pad_size={"height": IMAGE_PX, "width": IMAGE_PX}, mask_pad_size={"height": MASK_PX, "width": MASK_PX},
+        size={"longest_edge": IMAGE_PX}, mask_size={"longest_edge": IMAGE_PX // 2},
+        pad_size={"height": IMAGE_PX, "width": IMAGE_PX}, mask_pad_size={"height": IMAGE_PX // 2, "width": IMAGE_PX // 2},
     )  # fmt: skip
     SamProcessor(images).save_pretrained(out)

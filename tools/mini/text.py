@@ -56,25 +56,24 @@ class Caption:
 _SEEN = np.array([(COLOUR_NAMES.index(c), SHAPES.index(s)) for c, s in SEEN_PAIRS])
 
 
-def ask(tokenizer: BertTokenizerFast, rng: np.random.Generator, present: np.ndarray) -> Caption:
+def ask(tokenizer: BertTokenizerFast, rng: np.random.Generator, present: np.ndarray, lone_words: float) -> Caption:
     """One caption for a batch that holds the pairs `present` (n, 2): long lists, short lists, lone words.
 
-    Half of the captions ask for most of the seen pairs at once, as an ontology does; the others are short, mix whole pairs with
-    lone words, and leave some of what is present unasked, so that an unasked thing learns to stay silent.
+    A share of `lone_words` asks for all shapes or all colours, one word each. Of the others two thirds ask for most of the seen
+    pairs at once, as an ontology does; the rest are short, mix whole pairs with lone words, and leave some of what is present
+    unasked, so that an unasked thing learns to stay silent.
     """
-    kind = rng.random()
-    if kind < 0.55:
+    if rng.random() < lone_words:
+        every, any_ = np.arange(8), np.full(8, -1)
+        meaning = np.stack([any_, every] if rng.random() < 2 / 3 else [every, any_], axis=1)
+    elif rng.random() < 0.65:
         meaning = _SEEN[rng.permutation(len(_SEEN))[: rng.integers(24, len(_SEEN) + 1)]]
-    elif kind < 0.85:
+    else:
         some = present[rng.permutation(len(present))[: rng.integers(2, 9)]]
         others = _SEEN[rng.permutation(len(_SEEN))[: rng.integers(2, 8)]]
         meaning = np.unique(np.concatenate([some, others]), axis=0)
         meaning = np.where(rng.random(meaning.shape) < 0.12, -1, meaning)
         meaning = np.unique(meaning[(meaning >= 0).any(1)], axis=0)
-    elif kind < 0.95:
-        meaning = np.stack([np.full(8, -1), np.arange(8)], axis=1)
-    else:
-        meaning = np.stack([np.arange(8), np.full(8, -1)], axis=1)
     meaning = meaning[rng.permutation(len(meaning))]
     return caption_of(tokenizer, [_phrase(rng, *row) for row in meaning.tolist()], meaning)
 

@@ -18,8 +18,8 @@ import torch
 from autodistill_grounded_sam.painting import FRESH_SETTINGS
 from tools.mini.backbone import train_backbone
 from tools.mini.data import SETTINGS, Batch, Scenes, painted
-from tools.mini.detector import save_detector, train_detector
-from tools.mini.segmenter import save_segmenter, train_segmenter
+from tools.mini.detector import detector_legs, new_detector, save_detector, train_detector
+from tools.mini.segmenter import enlarged, learn_outlines, new_segmenter, save_segmenter, segmenter_legs, train_segmenter
 from tools.mini.text import build_tokenizer
 
 HELD_SEED, HELD_SCENES = 900_000, 120  # looked at while training; `measure` uses others
@@ -33,11 +33,14 @@ class Recipe:
     scenes: int = 12_000
     backbone_minutes: float = 10.0
     detector_minutes: float = 65.0
-    segmenter_minutes: float = 48.0
+    detector_sharp_minutes: float = 55.0
+    outlines_minutes: float = 8.0
+    segmenter_minutes: float = 60.0
+    segmenter_sharp_minutes: float = 60.0
 
 
 def held_batch(scenes: Scenes) -> Batch:
-    pixels = torch.from_numpy(scenes.small.copy()).permute(0, 3, 1, 2).float().div_(255)
+    pixels = torch.from_numpy(scenes.images.copy()).permute(0, 3, 1, 2).float().div_(255)
     return Batch(pixels, torch.from_numpy(scenes.index.copy()), scenes.pairs.astype("int64"), scenes.boxes)
 
 
@@ -46,20 +49,38 @@ def teach_detector(recipe: Recipe, cache: Path, out: Path) -> None:
     scenes = painted(cache, recipe.scenes, recipe.seed)
     held = held_batch(painted(cache, HELD_SCENES, HELD_SEED, FRESH_SETTINGS))
     tokenizer = build_tokenizer(cache / "words")
-    backbone, state = cache / "backbone.pt", cache / "detector.pt"
+    backbone, states = cache / "backbone.pt", (cache / "detector-small.pt", cache / "detector.pt")
     if not backbone.exists():
         train_backbone(scenes, recipe.backbone_minutes, cache / "backbone-partial.pt", recipe.seed)
         (cache / "backbone-partial.pt").rename(backbone)
-    train_detector(scenes, tokenizer, backbone, recipe.detector_minutes, state, recipe.seed, held)
-    save_detector(state, tokenizer, out / "detector")
+    torch.manual_seed(recipe.seed)
+    model = new_detector(backbone)
+    legs = detector_legs(recipe.detector_minutes, recipe.detector_sharp_minutes)
+    for k, (leg, state) in enumerate(zip(legs, states, strict=True)):
+        if not state.exists():
+            train_detector(model, scenes, tokenizer, leg, cache / "detector-partial.pt", recipe.seed + k, held)
+            (cache / "detector-partial.pt").rename(state)
+        model.load_state_dict(torch.load(state, weights_only=True))
+    save_detector(states[-1], tokenizer, out / "detector")
 
 
 def teach_segmenter(recipe: Recipe, cache: Path, out: Path) -> None:
     torch.set_num_threads(1)
     scenes = painted(cache, recipe.scenes, recipe.seed)
     held = painted(cache, HELD_SCENES, HELD_SEED, FRESH_SETTINGS)
-    train_segmenter(scenes, recipe.segmenter_minutes, cache / "segmenter.pt", recipe.seed, held)
-    save_segmenter(cache / "segmenter.pt", out / "segmenter")
+    torch.manual_seed(recipe.seed)
+    legs = segmenter_legs(recipe.segmenter_minutes, recipe.segmenter_sharp_minutes)
+    states = (cache / "segmenter-small.pt", cache / "segmenter.pt")
+    model = new_segmenter(legs[0].image_px)
+    if not states[0].exists():
+        learn_outlines(model, scenes, recipe.outlines_minutes, recipe.seed + 2)
+    for k, (leg, state) in enumerate(zip(legs, states, strict=True)):
+        model = enlarged(model, leg.image_px)
+        if not state.exists():
+            train_segmenter(model, scenes, leg, cache / "segmenter-partial.pt", recipe.seed + k, held)
+            (cache / "segmenter-partial.pt").rename(state)
+        model.load_state_dict(torch.load(state, weights_only=True))
+    save_segmenter(states[-1], out / "segmenter")
 
 
 def main() -> None:
