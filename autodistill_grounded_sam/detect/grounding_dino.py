@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from autodistill_grounded_sam.detect.fast import FastGroundingDino
 from autodistill_grounded_sam.detect.spans import Caption, SpanScore, pack_captions, span_scores
 from autodistill_grounded_sam.errors import ConfigError, RecordError, WeightsError
 from autodistill_grounded_sam.loading import quiet_loading
@@ -39,7 +40,8 @@ class GroundingDino:
     `text_threshold` are those of `spans.span_scores`. Candidates below `floor` are left out. `batch_size` is the most images in
     one forward pass; None is 1 on a CPU, where more is no faster and one by one gives the very same bits in any batch, else
     all. `config` and `tokenizer` are for official files: overrides of what the shapes do not tell, and where their words
-    come from. `device` is a torch device; the arithmetic is float32.
+    come from. `device` is a torch device; the arithmetic is float32. `fast` is our own forward pass (see fast.py), equal within
+    rounding; without it, and for models that it does not know, transformers' is used.
 
     Raises WeightsError where the weights are missing, damaged or of another kind of model, ConfigError for wrong settings.
     """
@@ -57,6 +59,7 @@ class GroundingDino:
         text_threshold: float = 0.25,
         floor: float = 0.05,
         batch_size: int | None = None,
+        fast: bool = True,
         config: Mapping[str, Any] | None = None,
         tokenizer: str = "bert-base-uncased",
     ) -> None:
@@ -75,11 +78,13 @@ class GroundingDino:
             model, words, inputs = _load_transformers(self.weights)
         self.name = name
         self._model, self._tokenizer = model.to(device), words
+        self._forward: Any = (FastGroundingDino if fast and FastGroundingDino.fits(self._model) else _ByTheBook)(self._model)
         self._inputs = inputs.bounded(shorter_side_px, longer_side_px)
         self._device, self._batch_size = device, batch_size or (1 if device.startswith("cpu") else None)
         self._groups, self._span_score, self._text_threshold = prompt_groups, span_score, text_threshold
         self._floor = floor
         self._captions = lru_cache(maxsize=8)(self._pack)
+        self._read = lru_cache(maxsize=64)(self._read_caption)
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height that an image of this size has inside the model; images of one such size can share a forward pass.
@@ -141,20 +146,42 @@ class GroundingDino:
 
         with torch.inference_mode():
             pixels = torch.cat([self._inputs.pixels(image, size, self._device) for image in images])
-            answers = []
+            seen, answers = self._forward.see(pixels), []
             for caption in captions:
-                ids = torch.tensor([caption.input_ids], device=self._device).expand(len(images), -1)
-                out = self._model(pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids))
-                centre, extent = out.pred_boxes.float().split(2, dim=-1)
+                logits, boxes = self._forward.ask(seen, self._read(tuple(caption.input_ids)))
+                centre, extent = boxes[..., :2].float(), boxes[..., 2:].float()
                 corners = torch.cat([centre - extent / 2, centre + extent / 2], dim=-1)
-                answers.append((out.logits.float().cpu().numpy(), corners.clamp(0, 1).cpu().numpy()))
+                answers.append((logits.float().cpu().numpy(), corners.clamp(0, 1).cpu().numpy()))
         return answers
+
+    def _read_caption(self, input_ids: tuple[int, ...]) -> Any:
+        import torch
+
+        return self._forward.read(torch.tensor([input_ids], device=self._device))
 
     def _pack(self, prompts: tuple[str, ...]) -> tuple[Caption, ...]:
         settings = self._model.config
         limit = min(MOST_TOKENS, settings.max_text_len)
         # Positions count anew after every delimiter, and a prompt's dot has one as well.
         return pack_captions(prompts, self._tokenizer, limit, self._groups, settings.text_config.max_position_embeddings - 1)
+
+
+class _ByTheBook:
+    """transformers' own forward pass, for models that FastGroundingDino does not know."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def see(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels
+
+    def read(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return input_ids
+
+    def ask(self, seen: torch.Tensor, read: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ids = read.expand(len(seen), -1)
+        answer = self._model(pixel_values=seen, input_ids=ids, attention_mask=ids.new_ones(ids.shape))
+        return answer.logits, answer.pred_boxes
 
 
 def merge_captions(

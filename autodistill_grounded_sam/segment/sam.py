@@ -14,6 +14,7 @@ import numpy.typing as npt
 from autodistill_grounded_sam.errors import ConfigError, RecordError, WeightsError
 from autodistill_grounded_sam.loading import quiet_loading
 from autodistill_grounded_sam.masks import encode_mask
+from autodistill_grounded_sam.segment.encoder import encode
 from autodistill_grounded_sam.segment.official import DECODER_LAYER_NORM_EPS, load_official
 from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
 
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 PIXEL_MEAN = np.array([123.675, 116.28, 103.53], np.float32)  # RGB in 0..255, of ImageNet; the same in every SAM
 PIXEL_STD = np.array([58.395, 57.12, 57.375], np.float32)
 RELEASED = {(768, 12), (1024, 24), (1280, 32)}  # (width, depth) of the authors' ViT-B, L and H
-ATTENTION_BYTES = 2**31  # the largest tensor of the image encoder, heads x tokens x tokens, for all images of one call
 BAND_PX = 256  # columns of a mask that are interpolated at once: bounds the floats of a 200-megapixel image to some MB
 
 
@@ -33,9 +33,9 @@ class Sam:
     """Masks for boxes with SAM, after the protocol Segmenter; holds weights and no state between calls.
 
     `name` is `mini`, a hub id, a transformers folder or an official `.pth`; `device` a torch device (`cpu`, `cuda:0`, `mps`).
-    `boxes_per_call` boxes go through the mask decoder at once, `images_per_call` images through the image encoder (None: as
-    many as keep its attention within 2 GiB). SAM answers a box with one mask, as in SegInW's protocol; `best_of_three` asks
-    for its three guesses instead and keeps the one that it rates best (small SAMs gain from it).
+    `boxes_per_call` boxes go through the mask decoder at once, `images_per_call` images through the image encoder (None:
+    one on a CPU, where more is no faster, else all). SAM answers a box with one mask, as in SegInW's protocol; `best_of_three`
+    asks for its three guesses instead and keeps the one that it rates best (small SAMs gain from it).
     Raises WeightsError where the weights are missing, damaged or of another model.
     """
 
@@ -61,10 +61,8 @@ class Sam:
         self._device = device
         self._boxes_per_call = boxes_per_call
         self._best_of_three = best_of_three
-        vision = self._model.config.vision_config
-        self._square_px: int = vision.image_size
-        attention_bytes = 4 * vision.num_attention_heads * (vision.image_size // vision.patch_size) ** 4
-        self._images_per_call = images_per_call or max(1, ATTENTION_BYTES // attention_bytes)
+        self._square_px: int = self._model.config.vision_config.image_size
+        self._images_per_call = images_per_call or (1 if device.startswith("cpu") else None)
 
     def segment(self, images: Sequence[RgbImage], candidates: Sequence[Candidates]) -> list[Candidates]:
         """Each image's candidates with `rle` and `mask_score` (SAM's own estimate of the IoU, clipped to 0..1).
@@ -82,8 +80,9 @@ class Sam:
         done = [_without_masks(found, image) for found, image in zip(candidates, images, strict=True)]
         busy = [i for i, image in enumerate(images) if len(_boxes_with_area(done[i].xyxy, image)[0])]
         with torch.inference_mode():
-            for start in range(0, len(busy), self._images_per_call):
-                part = busy[start : start + self._images_per_call]
+            step = self._images_per_call or max(1, len(busy))
+            for start in range(0, len(busy), step):
+                part = busy[start : start + step]
                 for i, embedding in zip(part, self._embed([images[i] for i in part]), strict=True):
                     done[i] = self._segment_one(embedding, images[i], done[i])
         return done
@@ -109,8 +108,7 @@ class Sam:
         import torch
 
         pixels = torch.from_numpy(np.stack([square_pixels(image, self._square_px) for image in images]))
-        embeddings: Tensor = self._model.get_image_embeddings(pixels.to(self._device))
-        return embeddings
+        return encode(self._model.vision_encoder, pixels.to(self._device))
 
     def _decode(self, embedding: Tensor, xyxy: Float32) -> tuple[Tensor, Float32]:
         """Low-resolution logits (n, low, low) and predicted IoU (n,) for boxes in pixels of the resized image."""
