@@ -73,6 +73,9 @@ def label(
     format: FormatFlag = None,  # noqa: A002
     valid: ValidFlag = None,
     seed: SeedFlag = None,
+    engine: Annotated[str, typer.Option("--engine", help="local, or ray for a cluster.")] = "local",
+    workers: Annotated[Optional[int], typer.Option("--workers", help="Of the ray engine (one a GPU, or one a core).")] = None,  # noqa: UP045
+    gpus_per_worker: Annotated[Optional[float], typer.Option("--gpus-per-worker", help="Of the ray engine (1).")] = None,  # noqa: UP045
     masks: Annotated[str, typer.Option("--masks", help="all, kept (only what today's thresholds keep), none (boxes).")] = "all",
     tiles: Annotated[bool, typer.Option("--tiles", help="Look at overlapping tiles beside the whole picture.")] = False,
     extension: Annotated[Optional[str], typer.Option("--extension", help="Only files of this suffix.")] = None,  # noqa: UP045
@@ -84,7 +87,8 @@ def label(
 
     config = _label_config(
         see={"detector": detector, "segmenter": segmenter, "masks": masks, "tiles": tiles},
-        run={"device": device, "batch_size": int(batch_size) if batch_size.isdigit() else batch_size, "offline": offline},
+        run={"device": device, "batch_size": int(batch_size) if batch_size.isdigit() else batch_size, "offline": offline}
+        | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker},
         decide={"box_threshold": box_threshold, "text_threshold": text_threshold},
         export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
     )

@@ -124,6 +124,7 @@ def show_run(summary: Any, as_object: bool) -> None:
                 "out": str(summary.out), "run": str(summary.run), "images": dict(summary.images), "labels": summary.labels,
                 "per_class": dict(summary.per_class), "looked_at": summary.looked_at, "seconds": round(summary.seconds, 3),
                 "images_per_second": round(summary.images_per_second, 3),
+                "share_in_models": round(summary.share_in_models, 3), "peak_memory_mb": summary.peak_memory_mb,
                 "stages": {stage: round(seconds, 3) for stage, seconds in summary.stages.items()},
                 "failed": [{"id": line.id, "reason": line.reason, "detail": line.detail} for line in summary.failed],
                 "datasets": [_dataset(dataset) for dataset in summary.datasets],
@@ -138,8 +139,11 @@ def show_run(summary: Any, as_object: bool) -> None:
             table.add_row(escape(name), str(count))
     out.print(table)
     states = ", ".join(f"{count} {state}" for state, count in summary.images.items() if count)
-    rate = f" ({summary.images_per_second:.1f} images/s)" if summary.looked_at else ""
-    out.print(f"images: {states}; {summary.looked_at} looked at in this run{rate}, {summary.seconds:.1f} s in all")
+    rate = (
+        f" ({summary.images_per_second:.1f} images/s, {summary.share_in_models:.0%} of it in models)" if summary.looked_at else ""
+    )
+    peak = "" if summary.peak_memory_mb is None else f", {summary.peak_memory_mb:.0f} MB at most"
+    out.print(f"images: {states}; {summary.looked_at} looked at in this run{rate}, {summary.seconds:.1f} s in all{peak}")
     for dataset in summary.datasets:
         _print_dataset(dataset)
     for note in summary.notes:

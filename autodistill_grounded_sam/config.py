@@ -36,6 +36,9 @@ class RunConfig(_Config):
     device: str = "auto"
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     offline: bool = False
+    engine: Literal["local", "ray"] = "local"
+    workers: Annotated[int, Field(ge=1)] | None = None  # of the ray engine; None: one a GPU, or one a core where there is none
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None  # None: 1 where the cluster has GPUs; 0.5 puts two on one
     part_images: int = Field(512, ge=1)  # a part of the store is closed after so many images ...
     part_seconds: float = Field(30.0, gt=0)  # ... or so many seconds, whichever comes first: a killed run loses no more
 

@@ -15,14 +15,22 @@ from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import DecideConfig, ExportConfig, LabelConfig, SeeConfig
 from autodistill_grounded_sam.decide.chain import decide
 from autodistill_grounded_sam.decisions import Decision, LastDecision, Tally, require_apart
-from autodistill_grounded_sam.engine.local import LocalEngine
 from autodistill_grounded_sam.engine.planning import plan_batches
 from autodistill_grounded_sam.engine.worker import SeeWorker
 from autodistill_grounded_sam.errors import NoImagesError, WrongRunError
 from autodistill_grounded_sam.export.formats import check_place
 from autodistill_grounded_sam.images import find_images, scan
 from autodistill_grounded_sam.ontology import Ontology
-from autodistill_grounded_sam.run_setup import batch_size_of, identity_of, session_note, worker_spec, worker_type_of
+from autodistill_grounded_sam.run_setup import (
+    batch_size_of,
+    engine_of,
+    identity_of,
+    peak_memory_mb,
+    planner_of,
+    session_note,
+    worker_spec,
+    worker_type_of,
+)
 from autodistill_grounded_sam.store.lock import RunLock
 from autodistill_grounded_sam.store.store import FailedLine, Folder, Store, StoreWriter, find_run
 from autodistill_grounded_sam.types import DatasetSummary, ImageRecord, Labels, RgbImage, Sighting, State
@@ -45,7 +53,8 @@ class Progress(Protocol):
 @dataclass(frozen=True)
 class RunSummary:
     """What became of a folder. `images` counts by state, `looked_at` those that this call showed to the models (the others
-    were in the store), `stages` are seconds; `images_per_second` is of those that were looked at."""
+    were in the store), `stages` are seconds; `images_per_second` is of those that were looked at, `share_in_models` that of the
+    time they took. `peak_memory_mb` is of this process so far, without a GPU's; None where the system does not tell."""
 
     out: Path
     run: Path
@@ -57,6 +66,7 @@ class RunSummary:
     stages: Mapping[str, float] = field(default_factory=dict)
     datasets: Sequence[DatasetSummary] = ()
     notes: Sequence[str] = ()
+    peak_memory_mb: float | None = None
 
     @property
     def labels(self) -> int:
@@ -65,6 +75,11 @@ class RunSummary:
     @property
     def images_per_second(self) -> float:
         return self.looked_at / self.stages["see"] if self.looked_at and self.stages.get("see") else 0.0
+
+    @property
+    def share_in_models(self) -> float:
+        spent = self.stages.get("detect", 0.0) + self.stages.get("segment", 0.0)
+        return spent / self.stages["see"] if self.looked_at and self.stages.get("see") else 0.0
 
 
 def label(
@@ -97,6 +112,7 @@ def label(
         looked_at=seen.looked_at,
         stages={**seen.stages, **decided.stages},
         notes=[*seen.notes, *decided.notes],
+        peak_memory_mb=peak_memory_mb(),
         seconds=time.perf_counter() - started,
     )
 
@@ -264,7 +280,7 @@ def _look(
     if progress is not None:
         progress.message(f"loading {config.see.detector} and {config.see.segmenter}")
     started = time.perf_counter()
-    worker = worker_type(spec)
+    worker = planner_of(config, worker_type, spec)
     stages["load"] = time.perf_counter() - started
     plan = plan_batches(store.todo, store.batch_size, store.part_images, worker.resized_size)
     left = [batch for batch in plan if (batch.window, batch.number) not in store.done]
@@ -274,16 +290,19 @@ def _look(
     if progress is not None:
         progress.total(count)
     started = time.perf_counter()
-    for sightings in LocalEngine(worker).run(worker_type, spec, (batch.images for batch in left)):
+    full = 0
+    for sightings in engine_of(config, worker).run(worker_type, spec, (batch.images for batch in left)):
         batch = by_first[sightings[0].image.id]
         store.add(batch.window, batch.number, sightings)
+        full += sum(one.candidates is not None and len(one.candidates) == config.see.max_candidates for one in sightings)
         if progress is not None:
             progress.advance(len(sightings), _class_counts(sightings, ontology, config.decide))
     stages["see"] = time.perf_counter() - started
     stages.update(worker.seconds)
-    if worker.capped:
-        most = config.see.max_candidates
-        notes.append(f"{worker.capped} images had more than max_candidates={most} candidates: the weakest were left out")
+    if full:
+        notes.append(
+            f"{full} images are full of candidates (max_candidates={config.see.max_candidates}): weaker ones were left out"
+        )
     return count
 
 

@@ -16,10 +16,12 @@ import numpy.typing as npt
 from autodistill_grounded_sam import plugins, weights
 from autodistill_grounded_sam.config import DecideConfig, LabelConfig, checked
 from autodistill_grounded_sam.decide.chain import decide
+from autodistill_grounded_sam.engine.local import LocalEngine
+from autodistill_grounded_sam.engine.ray import RayEngine
 from autodistill_grounded_sam.engine.worker import SeeWorker
 from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.ontology import Ontology
-from autodistill_grounded_sam.protocols import WorkerSpec
+from autodistill_grounded_sam.protocols import Engine, WorkerSpec
 from autodistill_grounded_sam.store.store import StoreWriter, recorded_batch_size
 from autodistill_grounded_sam.types import REASONS, Candidates, ImageRecord, Reason
 
@@ -43,6 +45,20 @@ class KeptMasksWorker(SeeWorker):
 
 def worker_type_of(config: LabelConfig) -> type[SeeWorker]:
     return KeptMasksWorker if config.see.masks == "kept" else SeeWorker
+
+
+def planner_of(config: LabelConfig, worker_type: type[SeeWorker], spec: WorkerSpec) -> SeeWorker:
+    """The worker that tells input sizes while batches are planned: with the local engine the one that looks as well; with ray,
+    where others look, one without a segmenter."""
+    if config.run.engine == "ray":
+        return SeeWorker({**spec, "see": {**spec["see"], "masks": "none"}})
+    return worker_type(spec)
+
+
+def engine_of(config: LabelConfig, worker: SeeWorker) -> Engine:
+    if config.run.engine == "ray":
+        return RayEngine(config.run.workers, config.run.gpus_per_worker)
+    return LocalEngine(worker)
 
 
 def worker_spec(config: LabelConfig, ontology: Ontology, prompt_groups: Sequence[Sequence[str]] | None = None) -> WorkerSpec:
@@ -105,6 +121,16 @@ def session_note(store: StoreWriter, config: LabelConfig, looked_at: int, stages
         "versions": {package: found for package in _PACKAGES if (found := _version(package))},
     }
     return {"sessions": [*store.info.get("sessions", []), session]}
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory that this process has held so far."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kilobytes
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
 
 
 def _command() -> str:

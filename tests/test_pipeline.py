@@ -202,7 +202,7 @@ def test_a_moved_images_folder(tmp_path: Path) -> None:
 
 def test_the_summary_counts_images_with_more_candidates_than_are_kept(images: Path, tmp_path: Path) -> None:
     (note,) = label(images, ONTOLOGY, tmp_path / "out", config(max_candidates=1)).notes
-    assert "images had more than max_candidates=1 candidates" in note
+    assert "images are full of candidates (max_candidates=1)" in note
 
 
 class Recorder:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -25,6 +27,8 @@ from autodistill_grounded_sam.similar import dhash
 from autodistill_grounded_sam.types import Candidates, ImageRecord, RgbImage, Sighting, Status
 
 logger = logging.getLogger(__name__)
+
+MOST_READERS = 8  # threads that decode the images of a batch: a GPU takes 30 a second, a core decodes 10 large JPEGs
 
 Answer = Candidates | ImageReadError  # what was seen in an image, or why it was set aside
 
@@ -54,6 +58,7 @@ class SeeWorker:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.capped = 0
         self._pieces: defaultdict[str, Pieces] = defaultdict(Pieces)  # of each stage
+        self._readers = ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1), thread_name_prefix="read")
         names = [("detectors", self._see.detector), *[("segmenters", self._see.segmenter)] * (self._see.masks != "none")]
         needs_device = any(plugins.find(role, name).built_in for role, name in names)  # a plugin alone needs no torch here
         device = pick_device(str(spec["device"])) if needs_device else str(spec["device"])
@@ -89,7 +94,7 @@ class SeeWorker:
     def decode(self, batch: Batch) -> list[Decoded]:
         """Read the images of a batch; may run in another thread than `look`."""
         started = time.perf_counter()
-        decoded = [self._decode_one(image) for image in batch]
+        decoded = list(self._readers.map(self._decode_one, batch))
         self.seconds["decode"] += time.perf_counter() - started
         return decoded
 

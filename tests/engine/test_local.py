@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autodistill_grounded_sam.engine.local import LocalEngine
+from autodistill_grounded_sam.engine.local import AHEAD, LocalEngine
 from autodistill_grounded_sam.protocols import Batch, WorkerSpec
 from autodistill_grounded_sam.types import ImageRecord, Sighting, Status
 
@@ -67,3 +68,31 @@ def test_a_worker_that_is_already_built_is_used() -> None:
     worker = Plain({})
     engine = LocalEngine(worker)
     assert len(list(engine.run(Ahead, {}, batches(2)))) == 2
+
+
+class Told(Plain):
+    """Notes what it was asked to look at; `looked` is set by the first."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        super().__init__(spec)
+        self.looked: list[str] = []
+
+    def decode(self, batch: Batch) -> Batch:
+        return batch
+
+    def look(self, decoded: Batch) -> list[Sighting]:
+        self.looked.append(decoded[0].id)
+        return self(decoded)
+
+
+def test_the_next_batch_is_looked_at_while_the_caller_is_busy_and_not_many_more() -> None:
+    worker = Told({})
+    results = LocalEngine(worker).run(Told, {}, batches(20))
+    next(results)
+    deadline = time.monotonic() + 30
+    while len(worker.looked) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 2 <= len(worker.looked) <= 1 + AHEAD
+    results.close()
+    assert len(worker.looked) <= 1 + AHEAD, "a caller that has gone leaves nothing running"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("decode", "look"))]
