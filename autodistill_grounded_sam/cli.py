@@ -56,12 +56,12 @@ OfflineFlag = Annotated[bool, typer.Option("--offline", help="Never touch the ne
 ValidFlag = Annotated[Optional[float], typer.Option("--valid", help="Share of images in the validation split (0.2).")]  # noqa: UP045
 SeedFlag = Annotated[Optional[int], typer.Option("--seed", help="Draws another split (0).")]  # noqa: UP045
 FormatFlag = Annotated[Optional[list[str]], typer.Option("--format", help="yolo-seg, yolo, coco; may be given again.")]  # noqa: UP045
-ImagesFlag = Annotated[Optional[Path], typer.Option("--images", help="Where the images are now, if they moved.")]  # noqa: UP045
+ImagesFlag = Annotated[Optional[str], typer.Option("--images", help="Where the images are now, if they moved.")]  # noqa: UP045
 
 
 @app.command()
 def label(
-    images: Annotated[Path, typer.Argument(help="The folder of images, searched with its sub-folders.")],
+    images: Annotated[str, typer.Argument(help="The folder of images, searched with its sub-folders, or a URL (s3://...).")],
     ontology: OntologyFlag,
     out: Annotated[Optional[Path], typer.Option("--out", help="The dataset folder (IMAGES_labeled).")] = None,  # noqa: UP045
     detector: DetectorFlag = None,

@@ -20,6 +20,7 @@ from autodistill_grounded_sam.export.formats import export_dataset
 from autodistill_grounded_sam.export.split import plan_splits
 from autodistill_grounded_sam.images import dataset_stems
 from autodistill_grounded_sam.ontology import Ontology
+from autodistill_grounded_sam.places import is_remote, place
 from autodistill_grounded_sam.store.files import write_json
 from autodistill_grounded_sam.store.store import Store, read_json
 from autodistill_grounded_sam.types import REASONS, DatasetSummary, ImageRecord, Labels, Reason, State
@@ -88,7 +89,7 @@ class Decision:
                 f"{', '.join(map(repr, store.prompts))}. Label into another --out to ask for more"
             )
         moved = bool(last.images) and not store.images_root.is_dir()
-        root = Path(images) if images is not None else Path(last.images) if moved else store.images_root
+        root = place(images) if images is not None else place(last.images) if moved else store.images_root
         return Decision(store, config or last.decide, words, root, last)
 
     def key(self, export: ExportConfig) -> str:
@@ -184,6 +185,8 @@ _NO_MASK = REASONS.index(Reason.MASK)
 
 def require_apart(images: Path, out: Path) -> None:
     """Neither may the dataset lie among the images, nor the images in what the dataset replaces; raises ConfigError."""
+    if is_remote(images):
+        return
     source, target = images.resolve(), out.resolve()
     if target.is_relative_to(source):
         raise ConfigError(

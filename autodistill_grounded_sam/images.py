@@ -33,6 +33,7 @@ from PIL import Image
 
 from autodistill_grounded_sam import image_modes
 from autodistill_grounded_sam.errors import ConfigError, ImageReadError, NoImagesError
+from autodistill_grounded_sam.places import is_remote, place, walk
 from autodistill_grounded_sam.types import ImageRecord, RgbImage
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def find_images(folder: str | Path, *, extension: str | None = None) -> Findings
 
     Raises NoImagesError where the folder is missing, no folder, cannot be listed, or holds no image.
     """
-    folder = Path(folder)
+    folder = place(folder)
     wanted = _wanted_suffixes(extension)
     _require_folder(folder)
     found: list[FoundImage] = []
@@ -102,14 +103,14 @@ def find_images(folder: str | Path, *, extension: str | None = None) -> Findings
         where = Path(error.filename).relative_to(folder)
         unreadable.append(FailedImage(_image_id(where), *_os_fault(error, "this folder")))
 
-    for parent, subfolders, files in os.walk(folder, onerror=note_unreadable):
-        left_out["(linked folder)"] += sum(Path(parent, name).is_symlink() for name in subfolders)
+    for parent, subfolders, files in walk(folder, note_unreadable):
+        left_out["(linked folder)"] += sum((parent / name).is_symlink() for name in subfolders)
         subfolders[:] = [name for name in subfolders if not name.startswith(".") and name.lower() not in CLUTTER]
         for name in files:
             if name.startswith("."):
                 left_out["(hidden)"] += 1
             elif name.lower().endswith(wanted):
-                path = Path(parent, name)
+                path = parent / name
                 found.append(FoundImage(_image_id(path.relative_to(folder)), path))
             else:
                 left_out[printable(Path(name).suffix.lower()) or "(no suffix)"] += 1
@@ -157,7 +158,7 @@ def read_image(source: ImageRecord | str | Path, *, max_megapixels: float = MAX_
     Raises ImageReadError with reason empty_file, not_an_image, truncated, damaged, too_many_pixels, invalid_size, no_decoder,
     missing, broken_link, link_loop, not_a_file, permission_denied or io_error.
     """
-    path = source.path if isinstance(source, ImageRecord) else Path(source)
+    path = source.path if isinstance(source, ImageRecord) else place(source)
     name = source.id if isinstance(source, ImageRecord) else printable(path)
     try:
         header = image_modes.read_header(io.BytesIO(_read_bytes(path)), path.name, max_megapixels)
@@ -272,6 +273,10 @@ def _wanted_suffixes(extension: str | None) -> tuple[str, ...]:
 
 
 def _require_folder(folder: Path) -> None:
+    if is_remote(folder):
+        if not folder.is_dir():
+            raise NoImagesError(f"there is no folder of images at {printable(folder)}, or it may not be read")
+        return
     try:
         os.scandir(folder).close()
     except FileNotFoundError as error:
@@ -331,6 +336,10 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, FileNotFoundError) and path.is_symlink():
             raise ImageReadError("broken_link", "a symbolic link to nothing") from error
         raise ImageReadError(*_os_fault(error, "the file")) from error
+    except Exception as error:
+        if not is_remote(path):
+            raise
+        raise ImageReadError("io_error", f"the file cannot be fetched: {type(error).__name__}: {error}") from error
 
 
 def _os_fault(error: OSError, what: str) -> tuple[str, str]:

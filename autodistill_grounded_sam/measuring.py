@@ -30,6 +30,7 @@ from autodistill_grounded_sam.evaluate.report import evaluate_labels
 from autodistill_grounded_sam.images import read_image
 from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.ontology import Ontology
+from autodistill_grounded_sam.places import place
 from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.types import Evaluation, ImageRecord, Labels
 
@@ -50,7 +51,7 @@ _OF_EXTRAS = {
 }
 
 
-def evaluate(source: Path, truth: Path, *, images: Path | None = None) -> Evaluation:
+def evaluate(source: Path, truth: Path, *, images: Path | str | None = None) -> Evaluation:
     """Measure `source` against the COCO json `truth`.
 
     `source` is a run or output folder (its labels as they were decided last), a YOLO dataset (its folder, or its data.yaml), a
@@ -111,7 +112,7 @@ _SOURCES = (
 )
 
 
-def _command(source: Path, truth: Path, images: Path | None) -> str:
+def _command(source: Path, truth: Path, images: Path | str | None) -> str:
     where = [] if images is None else ["--images", str(images)]
     return shlex.join(["grounded-sam", "evaluate", str(source), "--truth", str(truth), *where])
 
@@ -135,7 +136,7 @@ def _rows(labelled: Iterator[tuple[ImageRecord, Labels]]) -> Iterator[DatasetIma
         )
 
 
-def _evaluate_student(source: Path, truth: Path, images: Path | None, command: str) -> Evaluation:
+def _evaluate_student(source: Path, truth: Path, images: Path | str | None, command: str) -> Evaluation:
     files = _reference_images(truth, images)
     student = Student(source)
     note = (
@@ -152,22 +153,23 @@ def _evaluate_student(source: Path, truth: Path, images: Path | None, command: s
     )
 
 
-def _reference_images(truth: Path, images: Path | None) -> dict[str, Path]:
+def _reference_images(truth: Path, images: Path | str | None) -> dict[str, Path]:
     """The file of each image of the reference, by its name there; all are looked for before a model is loaded."""
     home = truth if truth.is_dir() else truth.parent
+    given = None if images is None else place(images)
     found: dict[str, Path] = {}
     missing: list[str] = []
     for row in read_coco(truth):
-        below = (images if images is not None else home / "images") / row.name
-        path = below if below.is_file() or images is not None else row.path
+        below = (given or home / "images") / row.name
+        path = below if given is not None or below.is_file() else row.path
         if path is None or not path.is_file():
             missing.append(row.name)
         else:
             found[row.name] = path
     if missing:
-        place = str(images) if images is not None else f"{home / 'images'} and beside {truth}"
+        where = str(images) if images is not None else f"{home / 'images'} and beside {truth}"
         raise DatasetError(
-            f"{len(missing)} image(s) of {truth} are not in {place}, {missing[0]!r} for one; say where they are with --images"
+            f"{len(missing)} image(s) of {truth} are not in {where}, {missing[0]!r} for one; say where they are with --images"
         )
     return found
 

@@ -17,10 +17,11 @@ from autodistill_grounded_sam.decide.chain import decide
 from autodistill_grounded_sam.decisions import Decision, LastDecision, Tally, require_apart
 from autodistill_grounded_sam.engine.planning import plan_batches
 from autodistill_grounded_sam.engine.worker import SeeWorker
-from autodistill_grounded_sam.errors import NoImagesError, WrongRunError
+from autodistill_grounded_sam.errors import ConfigError, NoImagesError, WrongRunError
 from autodistill_grounded_sam.export.formats import check_place
 from autodistill_grounded_sam.images import find_images, scan
 from autodistill_grounded_sam.ontology import Ontology
+from autodistill_grounded_sam.places import is_remote, place
 from autodistill_grounded_sam.run_setup import (
     batch_size_of,
     engine_of,
@@ -99,7 +100,7 @@ def label(
     started = time.perf_counter()
     config, words = config or LabelConfig(), Ontology.load(ontology)
     target = default_out(images) if out is None else Path(out)
-    require_apart(Path(images), target)
+    require_apart(place(images), target)
     find_images(images, extension=extension)  # a wrong folder is told before anything is written
     _check_formats(target, config)
     with RunLock(target / "run"):
@@ -129,9 +130,9 @@ def see(
     """The costly half: show every image that the store does not know yet to the models, and write down what they saw."""
     config, words = config or LabelConfig(), Ontology.load(ontology)
     started, run = time.perf_counter(), Path(out) / "run"
-    require_apart(Path(images), Path(out))
+    require_apart(place(images), Path(out))
     identity = identity_of(config, words)  # missing weights are told before a large folder is read
-    folder = _listed(Path(images), config.see, extension, progress)
+    folder = _listed(place(images), config.see, extension, progress)
     _require_same_folder(folder, run)
     stages = {"scan": time.perf_counter() - started}
     writer = StoreWriter(
@@ -227,6 +228,8 @@ def look_at_one(image_rgb: RgbImage, worker: SeeWorker, ontology: Ontology, conf
 
 def default_out(images: Path | str) -> Path:
     """Where autodistill puts the dataset of a folder: beside it, `_labeled` after its name."""
+    if is_remote(images):
+        raise ConfigError(f"the images are at {images}: say where the dataset goes on this machine (output folder, --out)")
     folder = Path(os.path.abspath(images))  # noqa: PTH100 - not resolve(): beside a link, not beside what it points to
     return folder.with_name(f"{folder.name}_labeled")
 

@@ -22,6 +22,7 @@ from autodistill_grounded_sam.errors import ExportError, ImageReadError
 from autodistill_grounded_sam.export.folder_lock import FolderLock
 from autodistill_grounded_sam.export.replacing import disk_errors, put_in_place, require_folder, require_ours
 from autodistill_grounded_sam.images import upright_bytes
+from autodistill_grounded_sam.places import is_remote
 from autodistill_grounded_sam.types import DatasetSummary, ImageRecord, Labels, Rle, Split, State
 
 logger = logging.getLogger(__name__)
@@ -241,7 +242,7 @@ class FolderWriter(ABC):
                 )
 
     def _write_image(self, image: ImageRecord, data: bytes, path: Path) -> None:
-        if self._link and hashlib.sha256(data).hexdigest() == image.digest:
+        if self._link and not is_remote(image.path) and hashlib.sha256(data).hexdigest() == image.digest:
             with contextlib.suppress(OSError):  # another file system, or one without links: copy
                 os.link(image.path.resolve(), path)  # of a symbolic link, Linux would link the link
                 return

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from autodistill_grounded_sam.errors import StoreError, WrongRunError
+from autodistill_grounded_sam.places import place
 from autodistill_grounded_sam.store.files import PARTIAL_SUFFIX, disk_errors, write_json, write_whole
 from autodistill_grounded_sam.store.identity import Identity, check_identity
 from autodistill_grounded_sam.store.lock import RunLock
@@ -93,7 +94,7 @@ class Store:
     @property
     def images_root(self) -> Path:
         """The images folder as it was when the images were looked at."""
-        return Path(self.info["images"])
+        return place(self.info["images"])
 
     def digests(self) -> dict[str, str]:
         """The folder as it was last listed: digest by image id."""

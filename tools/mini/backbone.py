@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import ResNetBackbone, ResNetConfig
 
 from tools.mini.data import Batch, Scenes, batches
+from tools.mini.learning import descend
 
 SHORT_SIDE_PX = 128
 WIDTHS = [32, 64, 128, 192]
@@ -73,10 +74,7 @@ def train_backbone(scenes: Scenes, minutes: float, out: Path, seed: int) -> None
         colour, shape = model(batch.normalised())
         true_colour, true_shape = cell_names(batch, colour.shape[-2:])
         loss = functional.cross_entropy(colour, true_colour) + functional.cross_entropy(shape, true_shape, weight=weight)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5)
-        optimiser.step()
+        descend(optimiser, loss)
         step += 1
         if spent - said > 1:
             said = spent

@@ -25,6 +25,7 @@ from transformers import (
 from autodistill_grounded_sam.painting import ALL_PAIRS, SHAPES, UNSEEN_PAIRS
 from tools.mini.backbone import backbone_config
 from tools.mini.data import COLOUR_NAMES, Batch, Scenes, batches, shrunk
+from tools.mini.learning import descend, follow
 from tools.mini.loss import detector_loss, targets_of
 from tools.mini.text import MOST_TOKENS, Caption, ask, caption_of
 
@@ -116,14 +117,11 @@ def train_detector(
         outputs = forward(model, batch, caption)
         tokens = caption.input_ids.shape[1]
         loss = detector_loss(model, outputs, tokens, targets_of(batch.pairs, batch.boxes, caption.targets))
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5)
-        optimiser.step()
+        descend(optimiser, loss)
         losses.append(loss.item())
         step += 1
         if step % 4 == 0:
-            _follow(mean, model, 0.99 if share < 0.4 else 0.996)
+            follow(mean, model, 0.99 if share < 0.4 else 0.996)
         if spent - said > 3:
             said = spent
             figures = quick_figures(mean, tokenizer, held)
@@ -131,12 +129,6 @@ def train_detector(
             torch.save(mean.state_dict(), out)
     print(f"detector done after {step} steps, {quick_figures(mean, tokenizer, held)}", flush=True)
     torch.save(mean.state_dict(), out)
-
-
-def _follow(mean: nn.Module, model: nn.Module, keep: float) -> None:
-    with torch.no_grad():
-        for slow, quick in zip(mean.parameters(), model.parameters(), strict=True):
-            slow.lerp_(quick, 1 - keep)
 
 
 @torch.no_grad()

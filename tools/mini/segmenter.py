@@ -23,27 +23,29 @@ from transformers import (
 
 from tools.mini.backbone import cell_names
 from tools.mini.data import Batch, Scenes, batches
+from tools.mini.learning import descend, follow
 
 IMAGE_PX, PATCH_PX = 256, 8  # of the shipped segmenter
 WIDTH = 128  # of the mask decoder
-BATCH, BOXES = 4, 5
+BOXES = 5  # of each picture
 LEARNING_RATE = 1e-3
 EXTENTS_WEIGHT = 10.0
 
 
 @dataclass(frozen=True)
 class Leg:
-    """A stretch of training: `minutes` of processor time on pictures of `image_px`, the learning rate flat for the share `flat`
-    and falling then."""
+    """A stretch of training: `minutes` of processor time on batches of `images` pictures of `image_px`, the learning rate flat
+    for the share `flat` and falling then."""
 
     minutes: float
     image_px: int
+    images: int
     flat: float
 
 
 def segmenter_legs(minutes: float, sharp_minutes: float) -> tuple[Leg, Leg]:
     """Small pictures first, of which an hour holds twice as many; then the size that is shipped, for crisp edges."""
-    return Leg(minutes, 192, 0.7), Leg(sharp_minutes, IMAGE_PX, 0.2)
+    return Leg(minutes, 192, 4, 0.7), Leg(sharp_minutes, IMAGE_PX, 8, 0.2)
 
 
 def segmenter_config(image_px: int = IMAGE_PX) -> SamConfig:
@@ -156,7 +158,7 @@ def learn_outlines(model: SamModel, scenes: Scenes, minutes: float, seed: int) -
     head = nn.Conv2d(WIDTH // 8, 9, 1)
     decoder, parameters = model.mask_decoder, [*model.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    source = batches(scenes, 2 * BATCH, seed)
+    source = batches(scenes, 8, seed)
     start, step, said, losses = time.process_time(), 0, 0.0, []
     while (spent := (time.process_time() - start) / 60) < minutes:
         for group in optimiser.param_groups:
@@ -167,19 +169,12 @@ def learn_outlines(model: SamModel, scenes: Scenes, minutes: float, seed: int) -
         half = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(embeddings)))
         logits = head(decoder.activation(decoder.upscale_conv2(half)))[..., :height, :width]
         loss = functional.cross_entropy(logits, cell_names(batch, (height, width))[0])
-        _descend(optimiser, loss)
+        descend(optimiser, loss)
         losses.append(loss.item())
         step += 1
         if spent - said > 1:
             said = spent
             print(f"outlines {spent:.1f} min, step {step}, loss {np.mean(losses[-100:]):.4f}", flush=True)
-
-
-def _descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimiser.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 5)
-    optimiser.step()
 
 
 def train_segmenter(model: SamModel, scenes: Scenes, leg: Leg, out: Path, seed: int, held: Scenes) -> None:
@@ -189,7 +184,7 @@ def train_segmenter(model: SamModel, scenes: Scenes, leg: Leg, out: Path, seed: 
     parameters = [*model.parameters(), *extents.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     rng = np.random.default_rng(seed)
-    source = batches(scenes, BATCH, seed)
+    source = batches(scenes, leg.images, seed)
     start, step, said, losses = time.process_time(), 0, 0.0, []
     while (spent := (time.process_time() - start) / 60) < leg.minutes:
         share = spent / leg.minutes
@@ -202,13 +197,11 @@ def train_segmenter(model: SamModel, scenes: Scenes, leg: Leg, out: Path, seed: 
         result = model(image_embeddings=embeddings, input_boxes=boxes, multimask_output=False)
         mask_loss = _mask_loss(result.pred_masks[:, :, 0], result.iou_scores[:, :, 0], truth, valid)
         extents_loss = _extents_loss(extents(embeddings), batch)
-        _descend(optimiser, mask_loss + EXTENTS_WEIGHT * extents_loss)
+        descend(optimiser, mask_loss + EXTENTS_WEIGHT * extents_loss)
         losses.append((mask_loss.item(), extents_loss.item()))
         step += 1
         if step % 4 == 0:
-            with torch.no_grad():
-                for slow, quick in zip(mean.parameters(), model.parameters(), strict=True):
-                    slow.lerp_(quick, 0.01)
+            follow(mean, model, 0.99)
         if spent - said > 2:
             said = spent
             recent = "loss {:.3f}, extents {:.4f}".format(*np.mean(losses[-200:], axis=0))

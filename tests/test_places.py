@@ -1,0 +1,105 @@
+"""Images by URL give the dataset that the same files on a disk give."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autodistill_grounded_sam.config import LabelConfig, RunConfig, SeeConfig
+from autodistill_grounded_sam.errors import ConfigError, MissingExtraError, NoImagesError
+from autodistill_grounded_sam.images import scan
+from autodistill_grounded_sam.painting import PainterSettings
+from autodistill_grounded_sam.pipeline import export_run, label
+from autodistill_grounded_sam.places import place
+from autodistill_grounded_sam.testing import paint_folder
+
+ONTOLOGY = {"red circle": "circle", "blue square": "square", "green star": "star"}
+FAKE = LabelConfig(
+    see=SeeConfig(
+        detector="autodistill_grounded_sam.testing:FakeDetector", segmenter="autodistill_grounded_sam.testing:FakeSegmenter"
+    ),
+    run=RunConfig(batch_size=2),
+)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    paint_folder(tmp_path / "images", 6, settings=PainterSettings(width=96, height=72))
+    paint_folder(tmp_path / "images" / "more", 3, seed=50, settings=PainterSettings(width=96, height=72))
+    (tmp_path / "images" / "more" / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "images" / ".hidden").mkdir()
+    (tmp_path / "images" / ".hidden" / "a.png").write_bytes(b"hidden")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """An S3 server on this machine, spoken to as to the real one."""
+    server_module = pytest.importorskip("moto.server", reason="moto is not installed")
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    import s3fs
+
+    server = server_module.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
+            patch.setenv(key, value)
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("bucket")
+        yield "s3://bucket/some/images"
+    server.stop()
+
+
+def put(folder: Path, url: str) -> None:
+    target: Any = place(url)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            (target / path.relative_to(folder).as_posix()).parent.mkdir(parents=True, exist_ok=True)
+            (target / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).parts[0] != "run"
+    }
+
+
+def check_same(images: Path, url: str, tmp_path: Path) -> None:
+    put(images, url)
+    label(images, ONTOLOGY, tmp_path / "local", FAKE)
+    summary = label(url, ONTOLOGY, tmp_path / "remote", FAKE)
+    assert summary.looked_at == 9 and [line.id for line in summary.failed] == ["more/broken.jpg"]
+    assert files(tmp_path / "remote") == files(tmp_path / "local")
+    assert label(url, ONTOLOGY, tmp_path / "remote", FAKE).looked_at == 0
+    assert export_run(tmp_path / "remote", "coco", tmp_path / "coco").labels == summary.labels
+
+
+def test_images_in_memory(images: Path, tmp_path: Path) -> None:
+    check_same(images, "memory://photos/today", tmp_path)
+
+
+def test_images_in_a_bucket(images: Path, tmp_path: Path, bucket: str) -> None:
+    check_same(images, bucket, tmp_path)
+
+
+def test_a_url_without_images_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NoImagesError, match="no folder of images at memory://nothing/here"):
+        scan("memory://nothing/here")
+    with pytest.raises(ConfigError, match="say where the dataset goes on this machine"):
+        label("memory://nothing/here", ONTOLOGY)
+
+
+def test_what_to_install_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "upath", None)
+    with pytest.raises(MissingExtraError, match=r"reading images from s3://bucket/images .*\[cloud\]"):
+        place("s3://bucket/images")
+    assert place("images") == Path("images")

@@ -1,0 +1,21 @@
+"""A step of training, and the running mean of the weights that is shipped: the same in all lessons."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """One step down `loss`, its gradient clipped to a norm of 5."""
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 5)
+    optimiser.step()
+
+
+@torch.no_grad()
+def follow(mean: nn.Module, model: nn.Module, keep: float) -> None:
+    """Move the weights of `mean` towards those of `model`; `keep` is the share of the old ones that stays."""
+    for slow, quick in zip(mean.parameters(), model.parameters(), strict=True):
+        slow.lerp_(quick, 1 - keep)
