@@ -33,7 +33,7 @@ from PIL import Image
 
 from autodistill_grounded_sam import image_modes
 from autodistill_grounded_sam.errors import ConfigError, ImageReadError, NoImagesError
-from autodistill_grounded_sam.places import is_remote, place, walk
+from autodistill_grounded_sam.places import is_parquet, is_remote, place, walk
 from autodistill_grounded_sam.types import ImageRecord, RgbImage
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def find_images(folder: str | Path, *, extension: str | None = None) -> Findings
         for name in files:
             if name.startswith("."):
                 left_out["(hidden)"] += 1
-            elif name.lower().endswith(wanted):
+            elif name.lower().endswith(wanted) or (extension is None and is_parquet(folder)):
                 path = parent / name
                 found.append(FoundImage(_image_id(path.relative_to(folder)), path))
             else:

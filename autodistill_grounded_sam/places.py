@@ -1,7 +1,7 @@
-"""Where images lie: a local path, or a URL that fsspec knows (`s3://bucket/images`, `gs://...`, `memory://...`).
+"""Where images lie: a folder, a URL that fsspec knows (`s3://bucket/images`, `gs://...`, `memory://...`), or Parquet.
 
-Both have pathlib's verbs (`/`, `open`, `stat`, `relative_to`); universal_pathlib gives them to URLs. What it returns is typed as
-the Path that it stands in for.
+All have pathlib's verbs (`/`, `open`, `stat`, `relative_to`), and so are typed as the Path that they stand in for.
+universal_pathlib gives them to URLs, `parquet_images` to the rows of Parquet files.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from autodistill_grounded_sam.errors import MissingExtraError
+from autodistill_grounded_sam.parquet_images import SUFFIX, ParquetImages, ParquetRow
 
 
 def place(source: Any) -> Path:
     """The path of a string, URL or path; raises MissingExtraError for a URL where universal_pathlib is missing."""
+    if isinstance(source, ParquetImages | ParquetRow):
+        return cast(Path, source)
     if not is_remote(source):
-        return Path(source)
+        path = Path(source)
+        return cast(Path, ParquetImages(path)) if path.suffix == SUFFIX else path
     try:
         from upath import UPath
     except ImportError as error:
@@ -26,7 +30,12 @@ def place(source: Any) -> Path:
 
 
 def is_remote(source: Any) -> bool:
-    return "://" in str(source)
+    """Whether it is no file or folder of this machine."""
+    return isinstance(source, ParquetImages | ParquetRow) or "://" in str(source)
+
+
+def is_parquet(source: Any) -> bool:
+    return isinstance(source, ParquetImages)
 
 
 def walk(folder: Path, onerror: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -36,6 +45,9 @@ def walk(folder: Path, onerror: Callable[[OSError], None]) -> Iterator[tuple[Pat
             yield Path(parent), subfolders, files
         return
     root = cast(Any, folder)
+    if is_parquet(folder):
+        yield folder, [], list(root.rows)
+        return
     for parent, subfolders, files in root.fs.walk(root.path, on_error=onerror):
         relative = PurePosixPath(parent).relative_to(PurePosixPath(root.path)).as_posix()
         yield folder if relative == "." else folder / relative, subfolders, files

@@ -1,4 +1,4 @@
-"""Images by URL give the dataset that the same files on a disk give."""
+"""Images by URL, or in Parquet, give the dataset that the same files on a disk give."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from autodistill_grounded_sam.config import LabelConfig, RunConfig, SeeConfig
@@ -89,6 +91,67 @@ def test_images_in_memory(images: Path, tmp_path: Path) -> None:
 
 def test_images_in_a_bucket(images: Path, tmp_path: Path, bucket: str) -> None:
     check_same(images, bucket, tmp_path)
+
+
+def as_parquet(images: Path, target: Path, *, struct: bool) -> None:
+    """The images as rows, three in a row group."""
+    paths = sorted(path for path in images.rglob("*") if path.is_file() and ".hidden" not in path.parts)
+    names = [path.relative_to(images).as_posix() for path in paths]
+    data = [path.read_bytes() for path in paths]
+    columns: dict[str, Any] = {"label": list(range(len(paths)))}
+    if struct:
+        columns["image"] = [{"bytes": one, "path": name} for one, name in zip(data, names, strict=True)]
+    else:
+        columns |= {"photo": data, "file_name": names}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), target, row_group_size=3)
+
+
+@pytest.mark.parametrize("struct", [True, False])
+def test_images_in_parquet(images: Path, tmp_path: Path, struct: bool) -> None:
+    as_parquet(images, tmp_path / "photos.parquet", struct=struct)
+    label(images, ONTOLOGY, tmp_path / "local", FAKE)
+    summary = label(tmp_path / "photos.parquet", ONTOLOGY, tmp_path / "rows", FAKE)
+    assert summary.looked_at == 9 and [line.id for line in summary.failed] == ["more/broken.jpg"]
+    assert files(tmp_path / "rows") == files(tmp_path / "local")
+    assert label(tmp_path / "photos.parquet", ONTOLOGY, tmp_path / "rows", FAKE).looked_at == 0
+    assert export_run(tmp_path / "rows", "coco", tmp_path / "coco").labels == summary.labels
+
+
+def test_several_parquet_files(images: Path, tmp_path: Path) -> None:
+    as_parquet(images, tmp_path / "data" / "a.parquet", struct=True)
+    as_parquet(images / "more", tmp_path / "data" / "b.parquet", struct=True)
+    found = scan(tmp_path / "data" / "*.parquet")
+    assert [image.id for image in found.images][:2] == ["a/more/scene_0000.png", "a/more/scene_0001.png"]
+    assert len(found.images) == 12 and len(found.failed) == 2
+
+
+def test_rows_without_a_name_have_a_number(images: Path, tmp_path: Path) -> None:
+    pixels = (images / "scene_0000.png").read_bytes()
+    pq.write_table(pa.table({"image": [pixels, b"", pixels]}), tmp_path / "bare.parquet")
+    found = scan(tmp_path / "bare.parquet")
+    assert [image.id for image in found.images] == ["000000000", "000000002"]
+    assert [(image.id, image.reason) for image in found.failed] == [("000000001", "empty_file")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"text": ["a"]}, "must hold images in a column `image`"),
+        ({"first": [b"a"], "second": [b"b"]}, "or in one such column; it has 'first', 'second'"),
+        ({"image": [b"a", b"b"], "id": ["same", "same"]}, "holds 1 ids more than once, 'same' for one"),
+        ({"image": pa.array([], pa.binary())}, "holds no row"),
+    ],
+)
+def test_parquet_without_images_is_told(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "odd.parquet")
+    with pytest.raises(NoImagesError, match=message):
+        scan(tmp_path / "odd.parquet")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(NoImagesError, match="cannot be read as Parquet"):
+        scan(tmp_path / "broken.parquet")
+    with pytest.raises(NoImagesError, match="there is no folder of images at"):
+        scan(tmp_path / "missing.parquet")
 
 
 def test_a_url_without_images_is_told(tmp_path: Path) -> None:
