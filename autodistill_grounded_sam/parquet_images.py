@@ -131,7 +131,7 @@ def _image_column(schema: Any, file: Path) -> str:
     def holds_images(field: Any) -> bool:
         kind = field.type
         if pa.types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0 and kind.get_field_index("path") >= 0
+            return bool(kind.get_field_index("bytes") >= 0 and kind.get_field_index("path") >= 0)
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
     columns = [field.name for field in schema if holds_images(field)]

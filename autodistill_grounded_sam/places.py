@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from autodistill_grounded_sam.errors import MissingExtraError
+from autodistill_grounded_sam.errors import MissingExtraError, NoImagesError
 from autodistill_grounded_sam.parquet_images import SUFFIX, ParquetImages, ParquetRow
 
 
@@ -48,6 +48,9 @@ def walk(folder: Path, onerror: Callable[[OSError], None]) -> Iterator[tuple[Pat
     if is_parquet(folder):
         yield folder, [], list(root.rows)
         return
-    for parent, subfolders, files in root.fs.walk(root.path, on_error=onerror):
-        relative = PurePosixPath(parent).relative_to(PurePosixPath(root.path)).as_posix()
-        yield folder if relative == "." else folder / relative, subfolders, files
+    try:
+        for parent, subfolders, files in root.fs.walk(root.path, on_error="raise"):
+            relative = PurePosixPath(parent).relative_to(PurePosixPath(root.path)).as_posix()
+            yield folder if relative == "." else folder / relative, subfolders, files
+    except Exception as error:  # each store has errors of its own
+        raise NoImagesError(f"{folder} cannot be listed: {type(error).__name__}: {error}") from error
