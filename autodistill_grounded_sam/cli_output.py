@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
+from rich.table import Column, Table
 
 _PLAIN_SECONDS = 10.0  # between two lines where there is no terminal to draw a bar on
 _SHOWN_CLASSES = 6
@@ -50,11 +50,14 @@ class RunProgress:
         self._all, self._start = images, time.monotonic()
         if self._quiet or self._plain or not images:
             return
+        whole, rest = Column(no_wrap=True, min_width=9), Column(no_wrap=True, overflow="ellipsis", ratio=1)
         columns = (
-            TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(), TextColumn("{task.fields[counts]}"),
+            TextColumn("labelling"), BarColumn(20), MofNCompleteColumn(table_column=whole),
+            TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True, min_width=15)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn("left; {task.fields[counts]}", table_column=rest),
         )  # fmt: skip
-        self._bar = Bar(*columns, console=err)
+        self._bar = Bar(*columns, console=err, expand=True)
         self._task = self._bar.add_task("labelling", total=images, rate="", counts="")
         self._bar.start()
 
@@ -70,12 +73,15 @@ class RunProgress:
             tell(f"{self._done}/{self._all} images, {rate:.1f} images/s, {left:.0f} s left: {self._tally()}")
 
     def message(self, text: str) -> None:
+        if self._done >= self._all:
+            self.close()  # what is said afterwards stands below the finished bar
         if not self._quiet:
             tell(text)
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
 
     def _tally(self) -> str:
         most = self._counts.most_common(_SHOWN_CLASSES)
@@ -140,7 +146,9 @@ def show_run(summary: Any, as_object: bool) -> None:
     out.print(table)
     states = ", ".join(f"{count} {state}" for state, count in summary.images.items() if count)
     rate = (
-        f" ({summary.images_per_second:.1f} images/s, {summary.share_in_models:.0%} of it in models)" if summary.looked_at else ""
+        f" ({summary.images_per_second:.1f} images/s, {summary.share_in_models:.0%} of the time in models)"
+        if summary.looked_at
+        else ""
     )
     peak = "" if summary.peak_memory_mb is None else f", {summary.peak_memory_mb:.0f} MB at most"
     out.print(f"images: {states}; {summary.looked_at} looked at in this run{rate}, {summary.seconds:.1f} s in all{peak}")
