@@ -25,10 +25,10 @@ from tools.mini.backbone import cell_names
 from tools.mini.data import Batch, Scenes, batches
 from tools.mini.learning import descend, follow
 
-IMAGE_PX, PATCH_PX = 256, 8  # of the shipped segmenter
+IMAGE_PX, PATCH_PX = 320, 8  # of the shipped segmenter
 WIDTH = 128  # of the mask decoder
 BOXES = 5  # of each picture
-LEARNING_RATE = 1e-3
+OUTLINES_RATE = 2e-3  # the learning rate of the first lesson
 EXTENTS_WEIGHT = 10.0
 
 
@@ -40,12 +40,17 @@ class Leg:
     minutes: float
     image_px: int
     images: int
+    learning_rate: float
     flat: float
 
 
-def segmenter_legs(minutes: float, sharp_minutes: float) -> tuple[Leg, Leg]:
-    """Small pictures first, of which an hour holds twice as many; then the size that is shipped, for crisp edges."""
-    return Leg(minutes, 192, 4, 0.7), Leg(sharp_minutes, IMAGE_PX, 8, 0.2)
+def segmenter_legs(minutes: float, sharp_minutes: float, fine_minutes: float) -> tuple[Leg, ...]:
+    """Small pictures first, of which an hour holds three times as many; then larger ones: edges are no finer than cells."""
+    return (
+        Leg(minutes, 192, 4, 1e-3, 0.7),
+        Leg(sharp_minutes, 256, 8, 1e-3, 0.2),
+        Leg(fine_minutes, IMAGE_PX, 8, 4e-4, 0.0),
+    )
 
 
 def segmenter_config(image_px: int = IMAGE_PX) -> SamConfig:
@@ -157,12 +162,12 @@ def learn_outlines(model: SamModel, scenes: Scenes, minutes: float, seed: int) -
     """
     head = nn.Conv2d(WIDTH // 8, 9, 1)
     decoder, parameters = model.mask_decoder, [*model.parameters(), *head.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    optimiser = torch.optim.AdamW(parameters, lr=OUTLINES_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     source = batches(scenes, 8, seed)
     start, step, said, losses = time.process_time(), 0, 0.0, []
     while (spent := (time.process_time() - start) / 60) < minutes:
         for group in optimiser.param_groups:
-            group["lr"] = 2 * LEARNING_RATE * min(1, (step + 1) / 100) * min(1, (1 - spent / minutes) / 0.6 + 0.05)
+            group["lr"] = OUTLINES_RATE * min(1, (step + 1) / 100) * min(1, (1 - spent / minutes) / 0.6 + 0.05)
         batch = resized(next(source), model.config.vision_config.image_size)
         height, width = mask_grid(batch)
         embeddings = model.vision_encoder(padded(batch)).last_hidden_state
@@ -182,7 +187,7 @@ def train_segmenter(model: SamModel, scenes: Scenes, leg: Leg, out: Path, seed: 
     mean = copy.deepcopy(model).eval()
     extents = nn.Conv2d(WIDTH, 4, 1)
     parameters = [*model.parameters(), *extents.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    optimiser = torch.optim.AdamW(parameters, lr=leg.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     rng = np.random.default_rng(seed)
     source = batches(scenes, leg.images, seed)
     start, step, said, losses = time.process_time(), 0, 0.0, []
@@ -190,7 +195,7 @@ def train_segmenter(model: SamModel, scenes: Scenes, leg: Leg, out: Path, seed: 
         share = spent / leg.minutes
         fall = 1 if share < leg.flat else max(0.02, (1 - share) / (1 - leg.flat))
         for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * min(1, (step + 1) / 150) * fall
+            group["lr"] = leg.learning_rate * min(1, (step + 1) / 150) * fall
         batch = resized(next(source), leg.image_px)
         boxes, truth, valid = pick_boxes(batch, rng, (0.0, 0.03, 0.08), BOXES)
         embeddings = model.vision_encoder(padded(batch)).last_hidden_state

@@ -1,6 +1,6 @@
 """Makes the shipped mini weights from nothing: paint, teach, write. `python -m tools.mini.train --out FOLDER`.
 
-The detector's two lessons and the segmenter's one run side by side, each on one core.
+Detector and segmenter learn side by side, each on one core, each in legs: small pictures first, then larger ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Recipe:
     detector_sharp_minutes: float = 55.0
     outlines_minutes: float = 8.0
     segmenter_minutes: float = 60.0
-    segmenter_sharp_minutes: float = 60.0
+    segmenter_sharp_minutes: float = 90.0
+    segmenter_fine_minutes: float = 45.0
 
 
 def held_batch(scenes: Scenes) -> Batch:
@@ -69,8 +70,8 @@ def teach_segmenter(recipe: Recipe, cache: Path, out: Path) -> None:
     scenes = painted(cache, recipe.scenes, recipe.seed)
     held = painted(cache, HELD_SCENES, HELD_SEED, FRESH_SETTINGS)
     torch.manual_seed(recipe.seed)
-    legs = segmenter_legs(recipe.segmenter_minutes, recipe.segmenter_sharp_minutes)
-    states = (cache / "segmenter-small.pt", cache / "segmenter.pt")
+    legs = segmenter_legs(recipe.segmenter_minutes, recipe.segmenter_sharp_minutes, recipe.segmenter_fine_minutes)
+    states = (cache / "segmenter-small.pt", cache / "segmenter-sharp.pt", cache / "segmenter.pt")
     model = new_segmenter(legs[0].image_px)
     if not states[0].exists():
         learn_outlines(model, scenes, recipe.outlines_minutes, recipe.seed + 2)
