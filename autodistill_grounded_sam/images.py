@@ -7,7 +7,7 @@ of its own, with the digest of its target. A file that counts but cannot be read
 
 Ids are the relative POSIX path as it is. Only characters that no list or terminal can hold (control characters, line separators,
 bytes that are not UTF-8) and U+FFFD itself are written as U+FFFD and four hex digits of the code point: printable, and two paths
-never share an id. `ImageRecord.path` keeps the real name.
+never share an id. `ImageRecord.path` has the real name.
 """
 
 from __future__ import annotations
@@ -53,12 +53,17 @@ _JPEG_END = b"\xff\xd9"
 _WINDOWS_DEVICES = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FoundImage:
-    """A file that counts as an image by its name; nothing of it was read yet."""
+    """A file that counts as an image by its name; nothing of it was read yet. `root` and `file` as in ImageRecord."""
 
     id: str
-    path: Path
+    root: Path
+    file: str = ""
+
+    @property
+    def path(self) -> Path:
+        return self.root / (self.file or self.id)
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,9 @@ def find_images(folder: str | Path, *, extension: str | None = None) -> Findings
             if name.startswith("."):
                 left_out["(hidden)"] += 1
             elif name.lower().endswith(wanted) or (extension is None and is_parquet(folder)):
-                path = parent / name
-                found.append(FoundImage(_image_id(path.relative_to(folder)), path))
+                relative = (parent / name).relative_to(folder).as_posix()
+                image_id = printable(relative)
+                found.append(FoundImage(image_id, folder, "" if image_id == relative else relative))
             else:
                 left_out[printable(Path(name).suffix.lower()) or "(no suffix)"] += 1
     left_out = +left_out  # drops zeros
@@ -312,7 +318,7 @@ def _look_at(image: FoundImage, max_megapixels: float) -> ImageRecord | FailedIm
             width, height = header.size
     except ImageReadError as error:
         return FailedImage(image.id, error.reason, printable(error.detail))
-    return ImageRecord(image.id, digest.hexdigest(), image.path, width, height)
+    return ImageRecord(image.id, digest.hexdigest(), image.root, width, height, image.file)
 
 
 def _read_bytes(path: Path) -> bytes:

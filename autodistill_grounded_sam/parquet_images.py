@@ -11,7 +11,7 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from os import stat_result
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -72,26 +72,32 @@ class ParquetImages:
         return self.rows[str(image_id)]
 
     def is_dir(self) -> bool:
-        return bool(self._files())
+        return bool(_files(self._source))
 
     def absolute(self) -> ParquetImages:
         return ParquetImages(self._source.absolute())
 
-    @cached_property
+    @property
     def rows(self) -> dict[str, ParquetRow]:
         """Every image by its id, in the order of files and rows; raises NoImagesError where there is none, or ids repeat."""
-        files = self._files()
-        found = [row for file in files for row in _rows(file, alone=files == [self._source])]
-        counts = Counter(image_id for image_id, _ in found)
-        twice = [image_id for image_id, count in counts.items() if count > 1]
-        if twice:
-            raise NoImagesError(f"{self._source} holds {len(twice)} ids more than once, {twice[0]!r} for one: ids must be unique")
-        if not found:
-            raise NoImagesError(f"{self._source} holds no row")
-        return dict(found)
+        files = _files(self._source)
+        return _index(self._source, tuple((file, file.stat().st_mtime_ns) for file in files))
 
-    def _files(self) -> list[Path]:
-        return [self._source] if self._source.is_file() else sorted(self._source.parent.glob(self._source.name))
+
+@lru_cache(maxsize=2)  # one for all records of a folder, however often they were pickled
+def _index(source: Path, files: tuple[tuple[Path, int], ...]) -> dict[str, ParquetRow]:
+    found = [row for file, _ in files for row in _rows(file, alone=file == source)]
+    counts = Counter(image_id for image_id, _ in found)
+    twice = [image_id for image_id, count in counts.items() if count > 1]
+    if twice:
+        raise NoImagesError(f"{source} holds {len(twice)} ids more than once, {twice[0]!r} for one: ids must be unique")
+    if not found:
+        raise NoImagesError(f"{source} holds no row")
+    return dict(found)
+
+
+def _files(source: Path) -> list[Path]:
+    return [source] if source.is_file() else sorted(source.parent.glob(source.name))
 
 
 def _rows(file: Path, *, alone: bool) -> Iterator[tuple[str, ParquetRow]]:

@@ -62,15 +62,24 @@ class Reason(str, Enum):
 REASONS: tuple[Reason, ...] = tuple(Reason)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image file: `id` is its POSIX path relative to the folder (unique), `digest` the sha256 of the file's bytes."""
+    """One image file: `id` is its POSIX path relative to the folder `root` (unique), `digest` the sha256 of the file's bytes.
+
+    `file` is its real path there, where that is not the id (an id is always printable). Runs of millions hold all of these, so
+    there is nothing in them that can be derived.
+    """
 
     id: str
     digest: str
-    path: Path
+    root: Path
     width: int
     height: int
+    file: str = ""
+
+    @property
+    def path(self) -> Path:
+        return self.root / (self.file or self.id)
 
     def __post_init__(self) -> None:
         _require(bool(self.id), "ImageRecord.id must not be empty")

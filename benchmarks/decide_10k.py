@@ -86,7 +86,7 @@ def build_store(run: Path, count: int) -> int:
     """Write `count` sightings and what `label` would have decided with; the number of candidates."""
     rng = np.random.default_rng(0)
     root = Path("/pictures")
-    images = [ImageRecord(f"{n:06d}.jpg", f"{n:064x}", root / f"{n:06d}.jpg", WIDTH, HEIGHT) for n in range(count)]
+    images = [ImageRecord(f"{n:06d}.jpg", f"{n:064x}", root, WIDTH, HEIGHT) for n in range(count)]
     identity = {"prompts": list(ONTOLOGY.prompts)}
     folder, candidates = Folder(root, images), 0
     with StoreWriter(run, identity, folder, batch_size=PART_IMAGES, part_images=PART_IMAGES, part_seconds=1e9) as store:

@@ -109,7 +109,7 @@ class SeeWorker:
     def look_at(self, image_rgb: RgbImage) -> Candidates:
         """What is seen in one upright image that is in memory and belongs to no run; raises ImageReadError if it is too large."""
         height, width = image_rgb.shape[:2]
-        item = Decoded(ImageRecord("image", "", Path("image"), width, height), image_rgb)
+        item = Decoded(ImageRecord("image", "", Path(), width, height), image_rgb)
         (answer,) = self._segmented([item], [image_rgb], self._detected([item], [image_rgb]))
         if isinstance(answer, ImageReadError):
             raise answer

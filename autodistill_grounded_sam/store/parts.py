@@ -50,7 +50,7 @@ class PartName:
         return PartName(*(int(number) for number in match.groups())) if match else None
 
 
-def write_part(path: Path, sightings: Sequence[Sighting], images_root: Path) -> None:
+def write_part(path: Path, sightings: Sequence[Sighting]) -> None:
     """Write sightings as one Parquet file that appears whole or not at all; raises StoreError where the disk refuses."""
     import pyarrow as pa
 
@@ -62,7 +62,7 @@ def write_part(path: Path, sightings: Sequence[Sighting], images_root: Path) -> 
     table = pa.table(
         {
             "image_id": pa.array([image.id for image in images], pa.string()),
-            "file": pa.array([_file(image, images_root) for image in images], pa.binary()),
+            "file": pa.array([os.fsencode(image.file) if image.file else None for image in images], pa.binary()),
             "digest": pa.array([image.digest for image in images], pa.string()),
             "width": pa.array([image.width for image in images], pa.int32()),
             "height": pa.array([image.height for image in images], pa.int32()),
@@ -88,9 +88,10 @@ def read_part(path: Path, prompts: int, images_root: Path) -> Iterator[Sighting]
         image = ImageRecord(
             image_id,
             rows.value("digest", row),
-            images_root / (image_id if file is None else os.fsdecode(file)),
+            images_root,
             rows.value("width", row),
             rows.value("height", row),
+            os.fsdecode(file or b""),
         )
         status = Status(rows.value("status", row))
         candidates = _candidates(rows, row, image, prompts) if status is Status.SEEN else None
@@ -172,11 +173,6 @@ def _check_masks(image: ImageRecord, candidates: Candidates) -> None:
             raise RecordError(
                 f"the masks of {image.id!r} must be of size [{image.height}, {image.width}] (height, width), got {code['size']}"
             )
-
-
-def _file(image: ImageRecord, images_root: Path) -> bytes | None:
-    relative = image.path.relative_to(images_root)
-    return None if relative.as_posix() == image.id else os.fsencode(relative)
 
 
 def _write(path: Path, table: Any) -> None:

@@ -83,7 +83,7 @@ class Store:
         columns = ("image_id", "digest", "width", "height", "dhash", "status")
         return sorted(
             (
-                (ImageRecord(image_id, digest, root / image_id, width, height), dhash)
+                (ImageRecord(image_id, digest, root, width, height), dhash)
                 for part in list_parts(self.run)
                 for image_id, digest, width, height, dhash, status in read_columns(self.run / "candidates" / str(part), columns)
                 if digests.get(image_id) == digest and status == Status.SEEN.value
@@ -165,7 +165,6 @@ class StoreWriter:
         self._identity = identity
         self._images = sorted(folder.images, key=lambda image: image.id)
         self._failed = folder.failed
-        self._root = folder.root
         self._part_seconds = part_seconds
         self._pending: dict[tuple[int, int], list[Sighting]] = {}
         self._pending_since = 0.0
@@ -259,7 +258,7 @@ class StoreWriter:
             batches = [key for _, key in run]
             name = PartName(generation, batches[0][0], batches[0][1], batches[-1][1])
             rows = [sighting for key in batches for sighting in self._pending[key]]
-            write_part(self._run / "candidates" / str(name), rows, self._root)
+            write_part(self._run / "candidates" / str(name), rows)
             for key in batches:
                 del self._pending[key]
 

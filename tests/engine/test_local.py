@@ -16,7 +16,7 @@ from autodistill_grounded_sam.types import ImageRecord, Sighting, Status
 
 
 def batches(count: int) -> Iterator[list[ImageRecord]]:
-    return ([ImageRecord(f"{n}", "", Path(f"{n}"), 1, 1)] for n in range(count))
+    return ([ImageRecord(f"{n}", "", Path(), 1, 1)] for n in range(count))
 
 
 def sighting(image: ImageRecord) -> Sighting:

@@ -12,7 +12,7 @@ from autodistill_grounded_sam.types import ImageRecord
 
 
 def records(sizes: list[tuple[int, int]]) -> list[ImageRecord]:
-    return [ImageRecord(f"{n:04d}", "", Path(f"{n:04d}"), *size) for n, size in enumerate(sizes)]
+    return [ImageRecord(f"{n:04d}", "", Path(), *size) for n, size in enumerate(sizes)]
 
 
 @given(

@@ -36,7 +36,7 @@ def spec(**see: Any) -> dict[str, Any]:
 def painted(tmp_path: Path) -> list[ImageRecord]:
     paint_folder(tmp_path, 6)
     paths = sorted(tmp_path.iterdir())
-    return [ImageRecord(path.name, "", path, *Image.open(path).size) for path in paths]
+    return [ImageRecord(path.name, "", path.parent, *Image.open(path).size) for path in paths]
 
 
 def candidates(rows: Sequence[Sequence[float]], scores: Sequence[Sequence[float]]) -> Candidates:

@@ -19,7 +19,7 @@ from autodistill_grounded_sam.types import ImageRecord
 
 
 def image(name: str, content: str | None = None) -> ImageRecord:
-    return ImageRecord(name, hashlib.sha256((content or name).encode()).hexdigest(), Path(name), 64, 48)
+    return ImageRecord(name, hashlib.sha256((content or name).encode()).hexdigest(), Path(), 64, 48)
 
 
 def images(names: Iterable[str]) -> list[ImageRecord]:

@@ -22,7 +22,7 @@ def random_sighting(number: int, seed: int, *, prompts: int, count: int, masks: 
     rng = np.random.default_rng(seed)
     width, height = int(rng.integers(1, 40)), int(rng.integers(1, 40))
     image_id = f"folder/image {number:03d}.jpg"
-    image = ImageRecord(image_id, f"{seed:064x}", ROOT / image_id, width, height)
+    image = ImageRecord(image_id, f"{seed:064x}", ROOT, width, height)
     low = rng.uniform(-5, 5, (count, 2))
     xyxy = np.concatenate([low, low + rng.uniform(0, 30, (count, 2))], axis=1).astype(np.float32)
     scores = rng.beta(0.3, 2, (count, prompts)).astype(np.float32)
@@ -67,7 +67,7 @@ def test_what_is_read_is_what_was_written(
         failed = Sighting(seen.image, Status.FAILED, None, "truncated", "ends after 3 of 40 rows, \u00fcber\nall")
         sightings.append(failed if kind == "failed" else seen)
     path = tmp_path_factory.mktemp("parts") / "part.parquet"
-    write_part(path, sightings, ROOT)
+    write_part(path, sightings)
     read = list(read_part(path, prompts, ROOT))
     assert len(read) == len(sightings) == count_rows(path)
     for got, expected in zip(read, sightings, strict=True):
@@ -88,14 +88,13 @@ def test_other_files_are_no_parts() -> None:
 
 
 def test_a_moved_images_folder_gives_new_paths(tmp_path: Path) -> None:
-    write_part(tmp_path / "part", [random_sighting(0, 1, prompts=1, count=1)], ROOT)
+    write_part(tmp_path / "part", [random_sighting(0, 1, prompts=1, count=1)])
     assert next(read_part(tmp_path / "part", 1, Path("/elsewhere"))).image.path == Path("/elsewhere/folder/image 000.jpg")
 
 
 def test_a_file_name_that_cannot_be_printed_is_found_again(tmp_path: Path) -> None:
-    path = ROOT / os.fsdecode(b"new\nline \xff.jpg")
-    image = ImageRecord("new\ufffd000aline \ufffddcff.jpg", "d", path, 3, 2)
-    write_part(tmp_path / "part", [Sighting(image, Status.SEEN, Candidates.none(2))], ROOT)
+    image = ImageRecord("new\ufffd000aline \ufffddcff.jpg", "d", ROOT, 3, 2, os.fsdecode(b"new\nline \xff.jpg"))
+    write_part(tmp_path / "part", [Sighting(image, Status.SEEN, Candidates.none(2))])
     assert next(read_part(tmp_path / "part", 2, ROOT)).image == image
 
 
@@ -107,9 +106,9 @@ def test_1200_prompts_cost_little_more_than_12(tmp_path: Path) -> None:
         scores[:, :12] = rng.uniform(0.02, 1, (100, 12))
         scores[:, 12:] = rng.uniform(0, 0.009, (100, prompts - 12))
         boxes = np.tile(np.array([0, 0, 5, 5], np.float32), (100, 1))
-        image = ImageRecord("a.jpg", "d", ROOT / "a.jpg", 10, 10)
+        image = ImageRecord("a.jpg", "d", ROOT, 10, 10)
         path = tmp_path / f"{prompts}.parquet"
-        write_part(path, [Sighting(image, Status.SEEN, Candidates(boxes, scores))], ROOT)
+        write_part(path, [Sighting(image, Status.SEEN, Candidates(boxes, scores))])
         sizes.append(path.stat().st_size)
     assert sizes[1] < 1.2 * sizes[0]
 
@@ -118,9 +117,9 @@ def test_masks_of_another_size_are_refused(tmp_path: Path) -> None:
     seen = Candidates(
         np.array([[0, 0, 2, 2]], np.float32), np.ones((1, 1), np.float32), (encode_mask(np.ones((4, 5))),), np.ones(1, np.float32)
     )
-    image = ImageRecord("a.jpg", "d", ROOT / "a.jpg", 4, 5)
+    image = ImageRecord("a.jpg", "d", ROOT, 4, 5)
     with pytest.raises(RecordError, match=r"the masks of 'a.jpg' must be of size \[5, 4\] \(height, width\), got \[4, 5\]"):
-        write_part(tmp_path / "part", [Sighting(image, Status.SEEN, seen)], ROOT)
+        write_part(tmp_path / "part", [Sighting(image, Status.SEEN, seen)])
 
 
 def test_a_part_that_the_disk_does_not_give_is_not_called_damaged(tmp_path: Path) -> None:
@@ -132,7 +131,7 @@ def test_a_part_that_the_disk_does_not_give_is_not_called_damaged(tmp_path: Path
 
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     path = tmp_path / "g000-w000000-b0000-b0000.parquet"
-    write_part(path, [random_sighting(0, 1, prompts=1, count=1)], ROOT)
+    write_part(path, [random_sighting(0, 1, prompts=1, count=1)])
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(
         StoreError, match=r"g000-w000000-b0000-b0000.parquet is damaged .*delete this one file and run `label` again"

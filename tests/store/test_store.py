@@ -22,7 +22,7 @@ ROOT = Path("/pictures")
 
 
 def image(name: str, digest: str = "") -> ImageRecord:
-    return ImageRecord(name, digest or f"digest of {name}", ROOT / name, 8, 6)
+    return ImageRecord(name, digest or f"digest of {name}", ROOT, 8, 6)
 
 
 def names(*numbers: int) -> list[ImageRecord]:

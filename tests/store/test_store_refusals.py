@@ -12,7 +12,7 @@ from autodistill_grounded_sam.store.store import Folder, Store, StoreWriter, rec
 from autodistill_grounded_sam.types import Candidates, ImageRecord, Sighting, Status
 
 ROOT = Path("/pictures")
-SEEN = Sighting(ImageRecord("001.jpg", "digest", ROOT / "001.jpg", 8, 6), Status.SEEN, Candidates.none(1), dhash=7)
+SEEN = Sighting(ImageRecord("001.jpg", "digest", ROOT, 8, 6), Status.SEEN, Candidates.none(1), dhash=7)
 
 
 def writer(run: Path) -> StoreWriter:
