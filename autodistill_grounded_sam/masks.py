@@ -26,7 +26,7 @@ def decode_mask(rle: Rle) -> Mask:
     """The bool mask (height, width) of a run-length code."""
     from pycocotools import mask as coco
 
-    return np.asarray(coco.decode(_for_coco(rle))).astype(np.bool_)
+    return np.asarray(coco.decode(_for_coco(rle))).view(np.bool_)
 
 
 def areas(rles: Sequence[Rle]) -> npt.NDArray[np.int64]:

@@ -17,8 +17,8 @@ from autodistill_grounded_sam.datasets import fill_polygon, read_yolo_rows
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.polygons import ring_of, ring_of_box
 from autodistill_grounded_sam.export.writing import SPLITS, FolderWriter, ReadBack, Written
-from autodistill_grounded_sam.masks import areas, encode_mask, mask_iou
-from autodistill_grounded_sam.types import ImageRecord, Labels
+from autodistill_grounded_sam.masks import areas, boxes_xyxy, decode_mask
+from autodistill_grounded_sam.types import ImageRecord, Labels, Rle
 
 MIN_SIDE_PX = 10  # ultralytics takes a smaller image for corrupt (`check_image`)
 
@@ -52,7 +52,7 @@ class YoloWriter(FolderWriter):
 
     def _write_labels(self, image: ImageRecord, labels: Labels, written: Written) -> None:
         rows = [
-            " ".join([str(class_id), *(f"{number:.6f}" for number in row)])
+            ("%d" + " %.6f" * len(row)) % (class_id, *row.tolist())  # one call: a ring has a hundred points
             for class_id, row in zip(written.class_id, self._rows(written), strict=True)
         ]
         twice = len(rows) - len(set(rows))
@@ -145,8 +145,7 @@ class YoloSegWriter(YoloWriter):
                 raise ExportError(f"{self.name} dataset {self.out}: a ring of {written.file_name} came back as a box")
             if not areas([rle])[0]:
                 continue  # written as its box: there is nothing to compare
-            ring = row.reshape(-1, 2) * (written.width, written.height)
-            iou = mask_iou(rle, encode_mask(fill_polygon(ring, written.width, written.height)))
+            iou = _iou_of_ring(row.reshape(-1, 2) * (written.width, written.height), rle)
             if iou == 0:
                 raise ExportError(f"{self.name} dataset {self.out}: an object of {written.file_name} came back in another place")
             found.ious.append(iou)
@@ -166,6 +165,17 @@ class YoloBoxWriter(YoloWriter):
         for row, expected in zip(rows, self._rows(written), strict=True):
             if len(row) != 4 or np.abs(row - expected).max() > 1e-6:  # six digits are written
                 raise ExportError(f"{self.name} dataset {self.out}: a box of {written.file_name} came back in another place")
+
+
+def _iou_of_ring(ring_px: npt.NDArray[np.float64], rle: Rle) -> float:
+    """IoU of a mask with its ring as a trainer paints it, looked at no farther than both reach."""
+    mask = decode_mask(rle)
+    x1, y1, x2, y2 = (int(edge) for edge in boxes_xyxy([rle])[0])
+    left, top = np.minimum(np.floor(ring_px.min(axis=0)).astype(int), (x1, y1)).clip(0)
+    right, bottom = np.maximum(np.floor(ring_px.max(axis=0)).astype(int) + 2, (x2, y2)).clip(max=mask.shape[::-1])
+    wanted = mask[top:bottom, left:right]
+    painted = fill_polygon(ring_px - (left, top), right - left, bottom - top)
+    return float((wanted & painted).sum() / (wanted | painted).sum())
 
 
 def _inside(written: Written) -> npt.NDArray[np.float64]:
