@@ -47,6 +47,7 @@ _OF_EXTRAS = {
     "segment-anything": "original",
     "rf-groundingdino": "original",
     "ray": "ray",
+    "universal_pathlib": "cloud",
     "gradio": "app",
 }
 

@@ -244,5 +244,5 @@ def test_imports__no_room_no_torch_no_opencv(module: object) -> None:
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     ours = {name for name in names if name.startswith("autodistill")}
-    assert ours <= {f"autodistill_grounded_sam{room}" for room in ("", ".errors", ".types", ".image_modes")}
+    assert ours <= {f"autodistill_grounded_sam{room}" for room in ("", ".errors", ".types", ".image_modes", ".places")}
     assert not {"torch", "cv2"} & {name.split(".")[0] for name in names}
