@@ -12,7 +12,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from autodistill_grounded_sam.detect.deformable import Levels, gather
+from autodistill_grounded_sam.detect.deformable import Levels, attend
 from autodistill_grounded_sam.detect.fusion import FoldedFusion
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ class Size(NamedTuple):
     """What all images of one input size share. `centres` (cells, L, 2) are in cells of each level, `proposals` (cells, 4) are
     logits of cxcywh, inf where `inside` (cells, 1) is not set."""
 
-    shapes: tuple[tuple[int, int], ...]
     levels: Levels
     positions: Tensor
     centres: Tensor
@@ -121,7 +120,7 @@ class FastGroundingDino:
             centres = size.centres[start : start + step, None, :, None]
             looking = cells + size.positions[start : start + step]
             offsets, weights = _offsets_and_weights(attention, looking)
-            taken = gather(values, offsets[..., 0] + centres[..., 0], offsets[..., 1] + centres[..., 1], weights, size.levels)
+            taken = attend(values, offsets[..., 0] + centres[..., 0], offsets[..., 1] + centres[..., 1], weights, size.levels)
             cells = _added(layer.self_attn_layer_norm, attention.output_proj(taken), cells)
             cells = _added(layer.final_layer_norm, layer.fc2(layer.activation_fn(layer.fc1(cells))), cells)
             blocks.append(cells)
@@ -169,7 +168,7 @@ class FastGroundingDino:
         places = boxes[:, None, None, None, :2] + offsets / attention.n_points * boxes[:, None, None, None, 2:] * 0.5
         x = places[..., 0] * size.levels.width[:, None] - 0.5
         y = places[..., 1] * size.levels.height[:, None] - 0.5
-        return gather(values, x, y, weights, size.levels)
+        return attend(values, x, y, weights, size.levels)
 
     def _size(self, shapes: tuple[tuple[int, int], ...], device: torch.device) -> Size:
         import torch
@@ -189,7 +188,7 @@ class FastGroundingDino:
         inside = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
         logits = torch.log(boxes / (1 - boxes)).masked_fill(~inside, float("inf"))
         sides = torch.stack([levels.width, levels.height], dim=-1)
-        return Size(shapes, levels, torch.cat(positions), share[:, None] * sides - 0.5, logits, inside)
+        return Size(levels, torch.cat(positions), share[:, None] * sides - 0.5, logits, inside)
 
 
 def _offsets_and_weights(attention: Any, looking: Tensor) -> tuple[Tensor, Tensor]:

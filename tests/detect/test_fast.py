@@ -15,7 +15,7 @@ from transformers import AutoModelForZeroShotObjectDetection
 from transformers.models.grounding_dino.modeling_grounding_dino import MultiScaleDeformableAttention
 
 from autodistill_grounded_sam.detect import fast as fast_module
-from autodistill_grounded_sam.detect.deformable import Levels, gather
+from autodistill_grounded_sam.detect.deformable import Levels, gather, sample
 from autodistill_grounded_sam.detect.fast import FastGroundingDino
 from autodistill_grounded_sam.detect.fusion import FoldedFusion
 from autodistill_grounded_sam.detect.grounding_dino import GroundingDino
@@ -111,7 +111,7 @@ def test_fusion_equals_the_unfolded_layer(tiny_grounding_dino: Path) -> None:
     spread=st.sampled_from([0.3, 1.0, 8.0]),
 )
 @settings(max_examples=60, deadline=None)
-def test_gather_equals_grid_sample(shapes: list[tuple[int, int]], seed: int, spread: float) -> None:
+def test_both_ways_equal_that_of_transformers(shapes: list[tuple[int, int]], seed: int, spread: float) -> None:
     random = torch.Generator().manual_seed(seed)
     cells, queries, heads, channels, points = sum(h * w for h, w in shapes), 11, 3, 4, 2
     values = torch.randn((cells, heads, channels), generator=random)
@@ -120,5 +120,6 @@ def test_gather_equals_grid_sample(shapes: list[tuple[int, int]], seed: int, spr
     expected = MultiScaleDeformableAttention()(values[None], None, shapes, None, places[None], weights[None], 64)[0]
     sides = torch.tensor([(width, height) for height, width in shapes], dtype=torch.float32)
     x, y = (places * sides[:, None] - 0.5).unbind(-1)
-    found = gather(values, x, y, weights, Levels.of(tuple(shapes), torch.device("cpu")))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    levels = Levels.of(tuple(shapes), torch.device("cpu"))
+    for way in (gather, sample):
+        torch.testing.assert_close(way(values, x, y, weights, levels), expected, atol=1e-5, rtol=1e-4)
