@@ -35,7 +35,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Trains the shipped mini weights again, from painting the scenes to the measured folders (three and a half hours of two cores).
+# Trains the shipped mini weights again, from painting the scenes to the measured folders (two and a half hours of two cores).
 mini: $(STAMP)
 	$(BIN)/python -m tools.mini.train --out autodistill_grounded_sam/mini
 

@@ -87,6 +87,8 @@ def batches(scenes: Scenes, size: int, seed: int, short_side_px: int | None = No
     A quarter of the batches are cut to squares, so that the models meet more than one proportion; objects of which less than
     a third is left lose their label there.
     """
+    if len(scenes) < size:
+        raise ValueError(f"batches of {size} need as many scenes, got {len(scenes)}: paint more (--scenes)")
     rng = np.random.default_rng(seed)
     while True:
         order = rng.permutation(len(scenes))
