@@ -145,11 +145,8 @@ def show_run(summary: Any, as_object: bool) -> None:
             table.add_row(escape(name), str(count))
     out.print(table)
     states = ", ".join(f"{count} {state}" for state, count in summary.images.items() if count)
-    rate = (
-        f" ({summary.images_per_second:.1f} images/s, {summary.share_in_models:.0%} of the time in models)"
-        if summary.looked_at
-        else ""
-    )
+    in_models = f", {summary.share_in_models:.0%} of the time in models" if summary.share_in_models else ""
+    rate = f" ({summary.images_per_second:.1f} images/s{in_models})" if summary.looked_at else ""
     peak = "" if summary.peak_memory_mb is None else f", {summary.peak_memory_mb:.0f} MB at most"
     out.print(f"images: {states}; {summary.looked_at} looked at in this run{rate}, {summary.seconds:.1f} s in all{peak}")
     for dataset in summary.datasets:

@@ -103,7 +103,7 @@ class Decision:
         written = {**self.last.written, **dict.fromkeys(formats, self.key(used))}
         main = self.last.main or (formats[0] if formats else "")
         content = {**self._settings(), "export": used.model_dump(mode="json"), "main": main, "written": written}
-        if self.images_root != self.store.images_root:
+        if str(self.images_root) != str(self.store.images_root):
             content["images"] = str(self.images_root.absolute())
         write_json(self.store.run / "decide.json", content)
         return written

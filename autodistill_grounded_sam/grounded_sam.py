@@ -110,7 +110,7 @@ class GroundedSAM(DetectionBaseModel):  # type: ignore[misc]
         )
         self._worker = None  # its models need not stay in memory beside those of the run
         with cli_output.progress(quiet=False) as bar:
-            summary = pipeline.label(Path(input_folder), ontology, output_folder, config, extension=extension, progress=bar)
+            summary = pipeline.label(input_folder, ontology, output_folder, config, extension=extension, progress=bar)
         if summary.failed:
             logger.warning("%d images were set aside: %s says why", len(summary.failed), summary.run / "failed.jsonl")
         if human_in_the_loop:

@@ -280,8 +280,12 @@ def _wanted_suffixes(extension: str | None) -> tuple[str, ...]:
 
 def _require_folder(folder: Path) -> None:
     if is_remote(folder):
-        if not folder.is_dir():
-            raise NoImagesError(f"there is no folder of images at {printable(folder)}, or it may not be read")
+        try:
+            is_there, why = folder.is_dir(), "nothing is there, or it may not be read"
+        except Exception as error:  # each store has errors of its own
+            is_there, why = False, f"{type(error).__name__}: {error}"
+        if not is_there:
+            raise NoImagesError(f"no folder of images at {printable(folder)}: {why}")
         return
     try:
         os.scandir(folder).close()

@@ -69,7 +69,10 @@ class ParquetImages:
         return str(self._source)
 
     def __truediv__(self, image_id: str) -> ParquetRow:
-        return self.rows[str(image_id)]
+        try:
+            return self.rows[str(image_id)]
+        except KeyError:
+            raise ImageReadError("missing", f"{self._source} has no row {image_id!r} any more") from None
 
     def is_dir(self) -> bool:
         return bool(_files(self._source))

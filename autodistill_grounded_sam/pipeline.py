@@ -55,7 +55,8 @@ class Progress(Protocol):
 class RunSummary:
     """What became of a folder. `images` counts by state, `looked_at` those that this call showed to the models (the others
     were in the store), `stages` are seconds; `images_per_second` is of those that were looked at, `share_in_models` that of the
-    time they took. `peak_memory_mb` is of this process so far, without a GPU's; None where the system does not tell."""
+    time they took (0 where workers of a cluster looked). `peak_memory_mb` is of this process so far, without a GPU's; None where
+    the system does not tell."""
 
     out: Path
     run: Path
@@ -303,9 +304,7 @@ def _look(
     stages["see"] = time.perf_counter() - started
     stages.update(worker.seconds)
     if full:
-        notes.append(
-            f"{full} images are full of candidates (max_candidates={config.see.max_candidates}): weaker ones were left out"
-        )
+        notes.append(f"{full} images hold max_candidates={config.see.max_candidates} candidates: weaker ones may be left out")
     return count
 
 

@@ -17,7 +17,7 @@ from autodistill_grounded_sam import plugins, weights
 from autodistill_grounded_sam.config import DecideConfig, LabelConfig, checked
 from autodistill_grounded_sam.decide.chain import decide
 from autodistill_grounded_sam.engine.local import LocalEngine
-from autodistill_grounded_sam.engine.ray import RayEngine
+from autodistill_grounded_sam.engine.ray import RayEngine, import_ray
 from autodistill_grounded_sam.engine.worker import SeeWorker
 from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.ontology import Ontology
@@ -51,6 +51,7 @@ def planner_of(config: LabelConfig, worker_type: type[SeeWorker], spec: WorkerSp
     """The worker that tells input sizes while batches are planned: with the local engine the one that looks as well; with ray,
     where others look, one without a segmenter."""
     if config.run.engine == "ray":
+        import_ray()  # what is missing is told before a model is loaded
         return SeeWorker({**spec, "see": {**spec["see"], "masks": "none"}})
     return worker_type(spec)
 

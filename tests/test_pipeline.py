@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -23,12 +22,8 @@ from autodistill_grounded_sam.painting import PainterSettings
 from autodistill_grounded_sam.pipeline import RunSummary, default_out, export_run, label, redecide, see
 from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.testing import paint_folder
+from tests.run_kit import FAKE, ONTOLOGY, files
 
-ONTOLOGY = {"red circle": "circle", "red ring": "circle", "blue square": "square", "green star": "star"}
-FAKE = {
-    "detector": "autodistill_grounded_sam.testing:FakeDetector",
-    "segmenter": "autodistill_grounded_sam.testing:FakeSegmenter",
-}
 PART_IMAGES = 8
 SMALL = PainterSettings(width=96, height=72)
 
@@ -50,15 +45,6 @@ def config(*, decide: Mapping[str, Any] | None = None, **see: Any) -> LabelConfi
         run=RunConfig(batch_size=3, part_images=PART_IMAGES),
         decide=DecideConfig(**(decide or {})),
     )
-
-
-def files(folder: Path) -> dict[str, str]:
-    """Every file of a dataset with its digest; the run folder, which holds times, is left out."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] != "run"
-    }
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +188,7 @@ def test_a_moved_images_folder(tmp_path: Path) -> None:
 
 def test_the_summary_counts_images_with_more_candidates_than_are_kept(images: Path, tmp_path: Path) -> None:
     (note,) = label(images, ONTOLOGY, tmp_path / "out", config(max_candidates=1)).notes
-    assert "images are full of candidates (max_candidates=1)" in note
+    assert "images hold max_candidates=1 candidates: weaker ones may be left out" in note
 
 
 class Recorder:

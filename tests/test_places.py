@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +18,9 @@ from autodistill_grounded_sam.painting import PainterSettings
 from autodistill_grounded_sam.pipeline import export_run, label
 from autodistill_grounded_sam.places import place
 from autodistill_grounded_sam.testing import paint_folder
+from tests.run_kit import FAKE, ONTOLOGY, files
 
-ONTOLOGY = {"red circle": "circle", "blue square": "square", "green star": "star"}
-FAKE = LabelConfig(
-    see=SeeConfig(
-        detector="autodistill_grounded_sam.testing:FakeDetector", segmenter="autodistill_grounded_sam.testing:FakeSegmenter"
-    ),
-    run=RunConfig(batch_size=2),
-)
+CONFIG = LabelConfig(see=SeeConfig(**FAKE), run=RunConfig(batch_size=2))
 
 
 @pytest.fixture
@@ -67,21 +61,13 @@ def put(folder: Path, url: str) -> None:
             (target / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
 
 
-def files(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] != "run"
-    }
-
-
 def check_same(images: Path, url: str, tmp_path: Path) -> None:
     put(images, url)
-    label(images, ONTOLOGY, tmp_path / "local", FAKE)
-    summary = label(url, ONTOLOGY, tmp_path / "remote", FAKE)
+    label(images, ONTOLOGY, tmp_path / "local", CONFIG)
+    summary = label(url, ONTOLOGY, tmp_path / "remote", CONFIG)
     assert summary.looked_at == 9 and [line.id for line in summary.failed] == ["more/broken.jpg"]
     assert files(tmp_path / "remote") == files(tmp_path / "local")
-    assert label(url, ONTOLOGY, tmp_path / "remote", FAKE).looked_at == 0
+    assert label(url, ONTOLOGY, tmp_path / "remote", CONFIG).looked_at == 0
     assert export_run(tmp_path / "remote", "coco", tmp_path / "coco").labels == summary.labels
 
 
@@ -110,11 +96,11 @@ def as_parquet(images: Path, target: Path, *, struct: bool) -> None:
 @pytest.mark.parametrize("struct", [True, False])
 def test_images_in_parquet(images: Path, tmp_path: Path, struct: bool) -> None:
     as_parquet(images, tmp_path / "photos.parquet", struct=struct)
-    label(images, ONTOLOGY, tmp_path / "local", FAKE)
-    summary = label(tmp_path / "photos.parquet", ONTOLOGY, tmp_path / "rows", FAKE)
+    label(images, ONTOLOGY, tmp_path / "local", CONFIG)
+    summary = label(tmp_path / "photos.parquet", ONTOLOGY, tmp_path / "rows", CONFIG)
     assert summary.looked_at == 9 and [line.id for line in summary.failed] == ["more/broken.jpg"]
     assert files(tmp_path / "rows") == files(tmp_path / "local")
-    assert label(tmp_path / "photos.parquet", ONTOLOGY, tmp_path / "rows", FAKE).looked_at == 0
+    assert label(tmp_path / "photos.parquet", ONTOLOGY, tmp_path / "rows", CONFIG).looked_at == 0
     assert export_run(tmp_path / "rows", "coco", tmp_path / "coco").labels == summary.labels
 
 
@@ -150,7 +136,7 @@ def test_parquet_without_images_is_told(tmp_path: Path, columns: dict[str, Any],
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(NoImagesError, match="cannot be read as Parquet"):
         scan(tmp_path / "broken.parquet")
-    with pytest.raises(NoImagesError, match="there is no folder of images at"):
+    with pytest.raises(NoImagesError, match="no folder of images at"):
         scan(tmp_path / "missing.parquet")
 
 

@@ -21,6 +21,15 @@ logger = logging.getLogger(__name__)
 TASK_BATCHES = 8  # of one task at most: what a killed actor has to do again; a task costs Ray some milliseconds
 
 
+def import_ray() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError("the ray engine", "ray") from error
+    return ray
+
+
 class RayEngine:
     """Runs `workers` actors (None: one a GPU of the cluster, or one a core where there is none), each with `gpus` of a GPU.
 
@@ -32,11 +41,7 @@ class RayEngine:
         self._workers, self._gpus = workers, gpus
 
     def run(self, worker_type: type[Worker], spec: WorkerSpec, batches: Iterable[Batch]) -> Iterator[list[Sighting]]:
-        try:
-            import ray
-            import ray.data
-        except ImportError as error:
-            raise MissingExtraError("the ray engine", "ray") from error
+        ray = import_ray()
         rows = [{"batch": pickle.dumps(list(batch))} for batch in batches]
         if not rows:
             return

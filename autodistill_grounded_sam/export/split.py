@@ -78,10 +78,10 @@ def plan_splits(
     split: dict[str, Split] = {image_id: "valid" if key in valid else "train" for image_id, key in groups.items()}
     achieved = sum(side == "valid" for side in split.values()) / max(1, len(split))
     if abs(achieved - valid_fraction) > max(0.05, valid_fraction / 4):
-        notes.append(
-            f"{achieved:.0%} of the images fell to valid, {valid_fraction:.0%} was asked for: "
-            f"{len(images)} images make {len(draws)} group(s) that are not divided"
-        )
+        why = f"every image is drawn by its content, and {len(images)} are few"
+        if len(draws) < len(images):
+            why = f"what looks alike or is of one sequence stays together, so {len(images)} images are {len(draws)} draws"
+        notes.append(f"{achieved:.0%} of the images fell to valid, {valid_fraction:.0%} was asked for: {why}")
     return SplitPlan(split, groups, achieved, tuple(notes))
 
 

@@ -6,6 +6,7 @@ is a background image; `path` is left out of data.yaml, so that the folder can b
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,9 +42,9 @@ class YoloWriter(FolderWriter):
         self._confidence_files = confidence_files
         self._label_stems = {stem.casefold() for stem in stems.values()} if confidence_files else set()
 
+    @abstractmethod
     def _rows(self, written: Written) -> list[npt.NDArray[np.float64]]:
         """For every label the numbers after its class, normalised to 0..1."""
-        raise NotImplementedError
 
     def _left_out(self, image: ImageRecord, labels: Labels) -> str:
         if min(image.width, image.height) < MIN_SIDE_PX:
@@ -106,9 +107,9 @@ class YoloWriter(FolderWriter):
                 self._compare(written, rows, found)
         return found
 
+    @abstractmethod
     def _compare(self, written: Written, rows: list[npt.NDArray[np.float64]], found: ReadBack) -> None:
         """Compare rows with their source; raise ExportError where an object is not where it was."""
-        raise NotImplementedError
 
     def _label_file(self, written: Written) -> Path:
         return (self.partial / written.split / "labels" / written.file_name).with_suffix(".txt")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -20,12 +19,8 @@ from autodistill_grounded_sam.errors import ConfigError, MissingExtraError
 from autodistill_grounded_sam.painting import PainterSettings
 from autodistill_grounded_sam.pipeline import label
 from autodistill_grounded_sam.testing import paint_folder
+from tests.run_kit import FAKE, ONTOLOGY, files
 
-ONTOLOGY = {"red circle": "circle", "blue square": "square", "green star": "star"}
-FAKE = {
-    "detector": "autodistill_grounded_sam.testing:FakeDetector",
-    "segmenter": "autodistill_grounded_sam.testing:FakeSegmenter",
-}
 DRIVER = """
 import sys
 from autodistill_grounded_sam.config import LabelConfig, RunConfig, SeeConfig
@@ -37,14 +32,6 @@ label(sys.argv[1], {ontology!r}, sys.argv[2], LabelConfig(see=SeeConfig(**{fake!
 
 def config(**run: Any) -> LabelConfig:
     return LabelConfig(see=SeeConfig(**FAKE), run=RunConfig(batch_size=2, part_images=4, **run))
-
-
-def files(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] != "run"
-    }
 
 
 @pytest.fixture(scope="module")
