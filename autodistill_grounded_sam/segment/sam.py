@@ -14,6 +14,7 @@ import numpy.typing as npt
 from autodistill_grounded_sam.errors import ConfigError, RecordError, WeightsError
 from autodistill_grounded_sam.loading import quiet_loading
 from autodistill_grounded_sam.masks import encode_mask
+from autodistill_grounded_sam.segment.decoder import Image, MaskDecoder
 from autodistill_grounded_sam.segment.encoder import encode
 from autodistill_grounded_sam.segment.official import DECODER_LAYER_NORM_EPS, load_official
 from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
@@ -58,6 +59,7 @@ class Sam:
         logger.info("loading segmenter %s from %s", name, found.path)
         model = load_official(found.path) if found.kind == "official" else _load_folder(found.path)
         self._model = model.to(device).eval()
+        self._decoder = MaskDecoder(self._model)
         self._device = device
         self._boxes_per_call = boxes_per_call
         self._best_of_three = best_of_three
@@ -93,10 +95,11 @@ class Sam:
         index, xyxy = _boxes_with_area(found.xyxy, image)
         scale = np.array([fitted_width / width, fitted_height / height] * 2)
         rle, score = list(found.rle or ()), np.zeros(len(found), np.float32)
+        seen = self._decoder.see(embedding)
         upsampling: Upsampling | None = None
         for start in range(0, len(index), self._boxes_per_call):
             rows = index[start : start + self._boxes_per_call]
-            logits, iou = self._decode(embedding, (xyxy[start : start + len(rows)] * scale).astype(np.float32))
+            logits, iou = self._decode(seen, (xyxy[start : start + len(rows)] * scale).astype(np.float32))
             score[rows] = iou.clip(0, 1)
             upsampling = upsampling or Upsampling(logits, self._square_px, (fitted_height, fitted_width), (height, width))
             for row, mask_logits in zip(rows, logits, strict=True):
@@ -110,19 +113,12 @@ class Sam:
         pixels = torch.from_numpy(np.stack([square_pixels(image, self._square_px) for image in images]))
         return encode(self._model.vision_encoder, pixels.to(self._device))
 
-    def _decode(self, embedding: Tensor, xyxy: Float32) -> tuple[Tensor, Float32]:
+    def _decode(self, seen: Image, xyxy: Float32) -> tuple[Tensor, Float32]:
         """Low-resolution logits (n, low, low) and predicted IoU (n,) for boxes in pixels of the resized image."""
         import torch
 
-        answer = self._model(
-            image_embeddings=embedding[None],
-            input_boxes=torch.from_numpy(xyxy)[None].to(self._device),
-            multimask_output=self._best_of_three,
-        )
-        iou = answer.iou_scores[0]
-        best = iou.argmax(dim=1)  # 0 where there is one mask only
-        every = torch.arange(len(best), device=best.device)
-        return answer.pred_masks[0, every, best], iou[every, best].cpu().numpy()
+        logits, iou = self._decoder.decode(seen, torch.from_numpy(xyxy).to(self._device), self._best_of_three)
+        return logits, iou.cpu().numpy()
 
 
 class Upsampling:

@@ -9,7 +9,7 @@ import torch
 from transformers import SamConfig, SamModel
 
 from autodistill_grounded_sam.segment import encoder as encoder_module
-from autodistill_grounded_sam.segment.encoder import encode
+from autodistill_grounded_sam.segment.encoder import attend_in_columns, encode
 from tests.segment.conftest import randomised
 
 
@@ -40,4 +40,13 @@ def test_equals_transformers(vision: dict[str, Any], cells: int, monkeypatch: py
     with torch.inference_mode():
         expected = sam.get_image_embeddings(pixels)
         assert expected.std() > 0.1
+        torch.testing.assert_close(encode(sam.vision_encoder, pixels), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("vision", [{}, {"use_rel_pos": False}], ids=["positions", "none"])
+def test_what_a_gpu_does_equals_what_a_cpu_does(vision: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    sam, pixels = model(**vision), torch.randn((2, 3, 128, 128), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = encode(sam.vision_encoder, pixels)
+        monkeypatch.setattr(encoder_module, "attend_in_blocks", attend_in_columns)
         torch.testing.assert_close(encode(sam.vision_encoder, pixels), expected, atol=1e-4, rtol=1e-4)
