@@ -1,9 +1,12 @@
-"""Where a model runs, and how it loads quietly; the one ground-floor module that knows torch, inside functions."""
+"""Where a model runs, how exactly, and how it loads quietly; the one ground-floor module that knows torch, inside functions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 @contextmanager
@@ -34,3 +37,21 @@ def pick_device(device: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@contextmanager
+def inference(device: str, precision: Precision) -> Iterator[None]:
+    """Around a forward pass: no gradients, and products of matrices in this precision; what must be exact stays float32.
+
+    `tf32` is for NVIDIA cards since Ampere and changes nothing elsewhere; `bfloat16` is torch's autocast.
+    """
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    half = torch.autocast(device.partition(":")[0], torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else before)
+    try:
+        with torch.inference_mode(), half:
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -77,7 +77,7 @@ def gather(values: Tensor, x: Tensor, y: Tensor, weights: Tensor, levels: Levels
     summed = embedding_bag(
         rows.view(queries * heads, -1),
         values.view(cells * heads, channels),
-        per_sample_weights=shares.view(queries * heads, -1),
+        per_sample_weights=shares.view(queries * heads, -1).to(values.dtype),
         mode="sum",
     )
     return summed.view(queries, heads * channels)

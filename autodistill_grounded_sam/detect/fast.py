@@ -219,7 +219,8 @@ def _match(embed: Any, cells: Tensor, text: Tensor) -> Tensor:
 
 
 def _added(norm: Any, states: Tensor, residual: Tensor) -> Tensor:
-    return norm(states.add_(residual))  # type: ignore[no-any-return]
+    together = states.add_(residual) if states.dtype == residual.dtype else states + residual
+    return norm(together)  # type: ignore[no-any-return]
 
 
 def _block(states: Tensor) -> int:

@@ -37,7 +37,7 @@ class FoldedFusion:
         query = attention.vision_proj
         seen_by = torch.einsum("bthe,hed->bdht", keys, query.weight.view(heads, -1, width) * self._scale)
         offset = torch.einsum("bthe,he->bht", keys, query.bias.view(heads, -1) * self._scale)
-        logits = torch.baddbmm(offset.reshape(batch, 1, -1), vision, seen_by.reshape(batch, width, -1))
+        logits = torch.baddbmm(offset.reshape(batch, 1, -1), vision, seen_by.reshape(batch, width, -1)).float()
 
         by_token = (logits - logits.amax(dim=1, keepdim=True)).exp_()  # softmax over cells; its sums divide below
         gathered = torch.bmm(by_token.transpose(1, 2), vision) / by_token.sum(dim=1)[..., None]

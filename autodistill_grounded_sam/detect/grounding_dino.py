@@ -18,7 +18,7 @@ import numpy.typing as npt
 from autodistill_grounded_sam.detect.fast import FastGroundingDino
 from autodistill_grounded_sam.detect.spans import Caption, SpanScore, pack_captions, span_scores
 from autodistill_grounded_sam.errors import ConfigError, RecordError, WeightsError
-from autodistill_grounded_sam.loading import quiet_loading
+from autodistill_grounded_sam.loading import Precision, inference, quiet_loading
 from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
 from autodistill_grounded_sam.weights import FoundWeights, find_weights
 
@@ -40,8 +40,8 @@ class GroundingDino:
     `text_threshold` are those of `spans.span_scores`. Candidates below `floor` are left out. `batch_size` is the most images in
     one forward pass; None is 1 on a CPU, where more is no faster and one by one gives the very same bits in any batch, else
     all. `config` and `tokenizer` are for official files: overrides of what the shapes do not tell, and where their words
-    come from. `device` is a torch device; the arithmetic is float32. `fast` is our own forward pass (see fast.py), equal within
-    rounding; without it, and for models that it does not know, transformers' is used.
+    come from. `device` is a torch device, `precision` that of `loading.inference`. `fast` is our own forward pass (see
+    fast.py), equal within rounding; without it, and for models that it does not know, transformers' is used.
 
     Raises WeightsError where the weights are missing, damaged or of another kind of model, ConfigError for wrong settings.
     """
@@ -59,6 +59,7 @@ class GroundingDino:
         text_threshold: float = 0.25,
         floor: float = 0.05,
         batch_size: int | None = None,
+        precision: Precision = "float32",
         fast: bool = True,
         config: Mapping[str, Any] | None = None,
         tokenizer: str = "bert-base-uncased",
@@ -80,7 +81,11 @@ class GroundingDino:
         self._model, self._tokenizer = model.to(device), words
         self._forward: Any = (FastGroundingDino if fast and FastGroundingDino.fits(self._model) else _ByTheBook)(self._model)
         self._inputs = inputs.bounded(shorter_side_px, longer_side_px)
-        self._device, self._batch_size = device, batch_size or (1 if device.startswith("cpu") else None)
+        self._device, self._precision, self._batch_size = (
+            device,
+            precision,
+            batch_size or (1 if device.startswith("cpu") else None),
+        )
         self._groups, self._span_score, self._text_threshold = prompt_groups, span_score, text_threshold
         self._floor = floor
         self._captions = lru_cache(maxsize=8)(self._pack)
@@ -144,7 +149,7 @@ class GroundingDino:
         """For each caption: logits (images, queries, tokens) and boxes (images, queries, 4), relative xyxy clipped to 0..1."""
         import torch
 
-        with torch.inference_mode():
+        with inference(self._device, self._precision):
             pixels = torch.cat([self._inputs.pixels(image, size, self._device) for image in images])
             seen, answers = self._forward.see(pixels), []
             for caption in captions:

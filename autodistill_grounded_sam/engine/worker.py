@@ -70,6 +70,7 @@ class SeeWorker:
                 self._see.detector,
                 device=device,
                 offline=offline,
+                precision=self._see.precision,
                 shorter_side_px=self._see.shorter_side_px,
                 longer_side_px=self._see.longer_side_px,
                 prompt_groups=spec["prompt_groups"],
@@ -81,7 +82,8 @@ class SeeWorker:
             self._detector = TiledDetector(self._detector)
         self._segmenter: Segmenter | None = None
         if self._see.masks != "none":
-            self._segmenter = cast(Segmenter, plugins.load("segmenters", self._see.segmenter, device=device, offline=offline))
+            settings = {"device": device, "offline": offline, "precision": self._see.precision}
+            self._segmenter = cast(Segmenter, plugins.load("segmenters", self._see.segmenter, **settings))
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
         """The size (width, height) that the detector gives an image; the image's own where the detector does not say."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill_grounded_sam.errors import ConfigError, RecordError, WeightsError
-from autodistill_grounded_sam.loading import quiet_loading
+from autodistill_grounded_sam.loading import Precision, inference, quiet_loading
 from autodistill_grounded_sam.masks import encode_mask
 from autodistill_grounded_sam.segment.decoder import Image, MaskDecoder
 from autodistill_grounded_sam.segment.encoder import encode
@@ -36,7 +36,8 @@ class Sam:
     `name` is `mini`, a hub id, a transformers folder or an official `.pth`; `device` a torch device (`cpu`, `cuda:0`, `mps`).
     `boxes_per_call` boxes go through the mask decoder at once, `images_per_call` images through the image encoder (None:
     one on a CPU, where more is no faster, else all). SAM answers a box with one mask, as in SegInW's protocol; `best_of_three`
-    asks for its three guesses instead and keeps the one that it rates best (small SAMs gain from it).
+    asks for its three guesses instead and keeps the one that it rates best (small SAMs gain from it). `precision` is that of the
+    image encoder (see `loading.inference`); masks are decoded in float32.
     Raises WeightsError where the weights are missing, damaged or of another model.
     """
 
@@ -49,6 +50,7 @@ class Sam:
         boxes_per_call: int = 64,
         images_per_call: int | None = None,
         best_of_three: bool = False,
+        precision: Precision = "float32",
     ) -> None:
         from autodistill_grounded_sam.weights import find_weights
 
@@ -60,7 +62,8 @@ class Sam:
         model = load_official(found.path) if found.kind == "official" else _load_folder(found.path)
         self._model = model.to(device).eval()
         self._decoder = MaskDecoder(self._model)
-        self._device = device
+        self._device: str = device
+        self._precision: Precision = precision
         self._boxes_per_call = boxes_per_call
         self._best_of_three = best_of_three
         self._square_px: int = self._model.config.vision_config.image_size
@@ -111,7 +114,8 @@ class Sam:
         import torch
 
         pixels = torch.from_numpy(np.stack([square_pixels(image, self._square_px) for image in images]))
-        return encode(self._model.vision_encoder, pixels.to(self._device))
+        with inference(self._device, self._precision):
+            return encode(self._model.vision_encoder, pixels.to(self._device)).float()
 
     def _decode(self, seen: Image, xyxy: Float32) -> tuple[Tensor, Float32]:
         """Low-resolution logits (n, low, low) and predicted IoU (n,) for boxes in pixels of the resized image."""

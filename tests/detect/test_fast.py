@@ -19,6 +19,7 @@ from autodistill_grounded_sam.detect.deformable import Levels, gather, sample
 from autodistill_grounded_sam.detect.fast import FastGroundingDino
 from autodistill_grounded_sam.detect.fusion import FoldedFusion
 from autodistill_grounded_sam.detect.grounding_dino import GroundingDino
+from autodistill_grounded_sam.painting import FRESH_SETTINGS, paint_scene
 
 SHORT = [101, 200, 202, 1012, 203, 1012, 102]
 LONG = [101, *[token for word in range(200, 213) for token in (word, 300 + word - 200, 1012)] * 3, 102]
@@ -82,6 +83,21 @@ def test_the_detector_answers_alike_without_the_fast_pass(tiny_grounding_dino: P
     )
     np.testing.assert_allclose(fast.xyxy, slow.xyxy, atol=1e-3)
     np.testing.assert_allclose(fast.scores, slow.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "moves"), [("tf32", 1e-5), ("bfloat16", 0.05)])
+def test_a_lower_precision_moves_scores_a_little(precision: Any, moves: float) -> None:
+    scene = paint_scene(FRESH_SETTINGS, 41)
+    prompts = list(dict.fromkeys(painted.name for painted in scene.objects))
+    (exact,), (near,) = (
+        GroundingDino(precision=how, floor=0.4).detect([scene.image_rgb], prompts) for how in ("float32", precision)
+    )
+    assert len(exact) >= 4 and near.scores.dtype == near.xyxy.dtype == np.float32
+    for box, score in zip(exact.xyxy, exact.scores.max(axis=1), strict=True):
+        beside = np.abs(near.xyxy - box).max(axis=1).argmin() if len(near) else -1
+        assert score < 0.4 + moves or np.abs(near.xyxy[beside] - box).max() < 40 * moves
+        assert score < 0.4 + moves or abs(near.scores[beside].max() - score) < moves
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_models_it_does_not_know_are_left_to_transformers(tiny_grounding_dino: Path) -> None:

@@ -151,6 +151,14 @@ def test_best_of_three_keeps_the_guess_that_sam_rates_best(folder, picture, boxe
     assert not torch.allclose(single, logits)
 
 
+def test_in_bfloat16_masks_are_nearly_the_same(sam, folder, picture, boxed):
+    boxes, image = boxed((10, 10, 70, 60), (30, 5, 90, 55)), picture(70, 100)
+    (exact,), (near,) = sam.segment([image], [boxes]), Sam(str(folder), precision="bfloat16").segment([image], [boxes])
+    assert not np.array_equal(exact.mask_score, near.mask_score), "nothing was computed otherwise"
+    np.testing.assert_allclose(near.mask_score, exact.mask_score, atol=0.1)
+    assert min(map(mask_iou, near.rle, exact.rle)) > 0.9
+
+
 def test_runs_in_float32_with_fast_attention(sam):
     assert sam._model.mask_decoder.config._attn_implementation == "sdpa"
     assert {p.dtype for p in sam._model.parameters()} == {torch.float32} and not sam._model.training
