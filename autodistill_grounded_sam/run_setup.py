@@ -25,7 +25,10 @@ from autodistill_grounded_sam.protocols import Engine, WorkerSpec
 from autodistill_grounded_sam.store.store import StoreWriter, recorded_batch_size
 from autodistill_grounded_sam.types import REASONS, Candidates, ImageRecord, Reason
 
-AUTO_BATCH = {"cpu": 4, "mps": 4, "cuda": 8}  # a CPU gains nothing from more, a 16 GB card holds 8 images of 800 x 1333
+AUTO_BATCH = 4  # a CPU gains nothing from more
+# On an NVIDIA card as many as its free memory holds, estimated high: the largest default models, and an image of 800 x 1333 in them.
+# Where the estimate is too bold after all, the worker halves and goes on.
+MODELS_GB, IMAGE_GB, MOST_IMAGES = 4.0, 1.5, 32
 _PACKAGES = ("autodistill-grounded-sam", "torch", "transformers", "numpy", "pillow", "opencv-python-headless", "pyarrow")
 
 
@@ -108,7 +111,16 @@ def batch_size_of(config: LabelConfig, run: Path) -> int:
         return recorded
     built_in = plugins.find("detectors", config.see.detector).built_in
     device = pick_device(config.run.device) if built_in else "cpu"
-    return AUTO_BATCH.get(device.partition(":")[0], AUTO_BATCH["cpu"])
+    return _fitting(device) if device.startswith("cuda") else AUTO_BATCH
+
+
+def _fitting(device: str) -> int:
+    """How many images fit in the free memory of an NVIDIA card, as a power of two."""
+    import torch
+
+    free_gb = torch.cuda.mem_get_info(device)[0] / 2**30
+    fits = min(MOST_IMAGES, max(1, int((free_gb - MODELS_GB) / IMAGE_GB)))
+    return 1 << (fits.bit_length() - 1)
 
 
 def session_note(store: StoreWriter, config: LabelConfig, looked_at: int, stages: Mapping[str, float]) -> dict[str, Any]:
