@@ -26,8 +26,8 @@ from autodistill_grounded_sam.store.store import StoreWriter, recorded_batch_siz
 from autodistill_grounded_sam.types import REASONS, Candidates, ImageRecord, Reason
 
 AUTO_BATCH = 4  # a CPU gains nothing from more
-# On an NVIDIA card as many as its free memory holds, estimated high: the largest default models, and an image of 800 x 1333 in them.
-# Where the estimate is too bold after all, the worker halves and goes on.
+# On an NVIDIA card as many as its free memory holds. Both are estimates on the high side, of the default models and 800 x 1333;
+# where they are too bold after all, the worker halves the batch and goes on.
 MODELS_GB, IMAGE_GB, MOST_IMAGES = 4.0, 1.5, 32
 _PACKAGES = ("autodistill-grounded-sam", "torch", "transformers", "numpy", "pillow", "opencv-python-headless", "pyarrow")
 
