@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ COCO_FILE = "_annotations.coco.json"  # beside the images of a split: where rfde
 IMAGE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 )
+
+SIX_DIGITS = b" 0.000000"  # how our label files write a number (here a zero): after a blank, with six digits, all of one length
+_LARGEST_DIGITS = np.array([0, 9, 0, 9, 9, 9, 9, 9, 9], np.uint8)
+_DIGIT_VALUES = np.array([0, 1e6, 0, 1e5, 1e4, 1e3, 100, 10, 1])
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def fill_polygon(ring_px: npt.NDArray[Any], width: int, height: int) -> Mask:
 
     mask = np.zeros((height, width), np.uint8)
     cv2.fillPoly(mask, [np.floor(ring_px + 1e-3).astype(np.int32)], 1)
-    return mask.astype(np.bool_)
+    return mask.view(np.bool_)
 
 
 # --- YOLO
@@ -133,8 +138,36 @@ def yolo_label_file(image_path: Path) -> Path:
 
 def read_yolo_rows(label_file: Path) -> tuple[Int32, list[npt.NDArray[np.float64]]]:
     """The rows of a label file: class ids (n,), and the numbers after each: 4 of a box, 5 with its score, or a ring."""
+    lines = label_file.read_text(encoding="utf-8-sig").splitlines()
+    cut = [line.partition(" ") for line in lines]
+    numbers = _six_digit_numbers("".join([f" {rest}" for _, _, rest in cut]))
+    lengths = [(1 + len(rest)) // len(SIX_DIGITS) for _, _, rest in cut]
+    if numbers is None or sum(lengths) != len(numbers) or not all(name.isdecimal() for name, _, _ in cut):
+        return _any_yolo_rows(label_file, lines)
+    stops = np.cumsum(lengths).tolist()
+    rows = [numbers[start:stop] for start, stop in pairwise([0, *stops])]
+    for number, row in enumerate(rows, 1):
+        _require_box_or_ring(len(row), label_file, number)
+    return np.array([int(name) for name, _, _ in cut], np.int32), rows
+
+
+def _six_digit_numbers(text: str) -> npt.NDArray[np.float64] | None:
+    """The numbers of a text in which each is written as SIX_DIGITS, as our writers do; None for any other text.
+
+    All at once, as an array of characters: an eighth of the time that `float` takes for each.
+    """
+    if len(text) % len(SIX_DIGITS) or not text.isascii():
+        return None
+    digits = np.frombuffer(text.encode(), np.uint8).reshape(-1, len(SIX_DIGITS)) - np.frombuffer(SIX_DIGITS, np.uint8)
+    if (digits > _LARGEST_DIGITS).any():  # unsigned: what is below a 0 comes out large
+        return None
+    numbers: npt.NDArray[np.float64] = (digits @ _DIGIT_VALUES) / 1_000_000
+    return numbers
+
+
+def _any_yolo_rows(label_file: Path, lines: list[str]) -> tuple[Int32, list[npt.NDArray[np.float64]]]:
     class_ids, rows = [], []
-    for number, line in enumerate(label_file.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -143,14 +176,17 @@ def read_yolo_rows(label_file: Path) -> tuple[Int32, list[npt.NDArray[np.float64
             raise DatasetError(f"{label_file}:{number} must hold numbers only, got {line[:60]!r}") from error
         if not np.isfinite(values).all() or values[0] % 1:
             raise DatasetError(f"{label_file}:{number} must hold a whole class number and finite numbers, got {line[:60]!r}")
-        points = len(values) - 1
-        if points not in (4, 5) and (points < 6 or points % 2):
-            raise DatasetError(
-                f"{label_file}:{number} must hold a class and a box (4 numbers) or a ring of x y pairs, got {points} numbers"
-            )
+        _require_box_or_ring(len(values) - 1, label_file, number)
         class_ids.append(int(values[0]))
         rows.append(values[1:])
     return np.array(class_ids, np.int32), rows
+
+
+def _require_box_or_ring(numbers: int, label_file: Path, line: int) -> None:
+    if numbers not in (4, 5) and (numbers < 6 or numbers % 2):
+        raise DatasetError(
+            f"{label_file}:{line} must hold a class and a box (4 numbers) or a ring of x y pairs, got {numbers} numbers"
+        )
 
 
 def _yolo_settings(dataset: Path) -> tuple[Path, dict[str, Any]]:

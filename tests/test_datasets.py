@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from autodistill_grounded_sam import datasets
 from autodistill_grounded_sam.datasets import (
     COCO_FILE,
     coco_class_names,
@@ -17,6 +21,7 @@ from autodistill_grounded_sam.datasets import (
     read_coco,
     read_yolo,
     read_yolo_image,
+    read_yolo_rows,
     yolo_class_names,
     yolo_image_paths,
     yolo_label_file,
@@ -124,6 +129,31 @@ def test_yolo__byte_order_mark_blank_lines_and_float_classes(tmp_path: Path) -> 
     folder = yolo(tmp_path, {"train/a.png": "\ufeff1.000 0.5 0.5 0.25 0.5\r\n\r\n  \r\n"})
     (row,) = read_yolo(folder)
     assert row.class_id.tolist() == [1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=st.lists(st.lists(st.integers(0, 9_999_999), min_size=4, max_size=12), max_size=4),
+    changes=st.lists(st.tuples(st.integers(0, 300), st.sampled_from("019. -\n:/eé\x1c")), max_size=2),
+)
+def test_yolo__rows_of_six_digits_are_read_as_any_others(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[int]], changes: list[tuple[int, str]]
+) -> None:
+    """The short way reads what our writers wrote; what is changed by one character is read the long way, or as it."""
+    text = "".join(f"{place} {' '.join(f'{number / 1e6:.6f}' for number in row)}\n" for place, row in enumerate(rows))
+    for at, character in changes:
+        text = text[:at] + character + text[at + 1 :]
+    file = tmp_path_factory.mktemp("rows") / "a.txt"
+    file.write_text(text, encoding="utf-8")
+    try:
+        class_id, expected = datasets._any_yolo_rows(file, text.splitlines())
+    except (DatasetError, OverflowError) as error:
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            read_yolo_rows(file)
+        return
+    found_id, found = read_yolo_rows(file)
+    assert found_id.tolist() == class_id.tolist()
+    assert [row.tolist() for row in found] == [row.tolist() for row in expected]
 
 
 def test_yolo__turned_jpeg_has_the_size_that_people_see(tmp_path: Path) -> None:

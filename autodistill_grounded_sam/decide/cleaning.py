@@ -13,15 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from autodistill_grounded_sam.decide.runs import Flags, Int64, Runs, edges_of_groups, read_runs, write_rles
+from autodistill_grounded_sam.mask_runs import Flags, Int64, Runs, edges_of_groups, read_runs, write_rles
 from autodistill_grounded_sam.types import Float32, Rle
 
 
 @dataclass(frozen=True)
 class CleanMasks:
-    """n masks after cleaning, with the pixels (n,) and the tight box (n, 4) of each."""
+    """n masks after cleaning, with the pixels (n,) and the tight box (n, 4) of each, and the runs of all."""
 
     rle: tuple[Rle, ...]
+    runs: Runs
     area: npt.NDArray[np.float64]
     xyxy: Float32
 
@@ -45,7 +46,7 @@ def clean_masks(rles: Sequence[Rle], island_fraction: float, hole_fraction: floa
     cleaned = list(rles)
     for i, rle in zip(np.flatnonzero(changed).tolist(), write_rles(runs.of_masks(changed)), strict=True):
         cleaned[i] = rle
-    return CleanMasks(tuple(cleaned), runs.areas().astype(np.float64), runs.boxes_xyxy())
+    return CleanMasks(tuple(cleaned), runs, runs.areas().astype(np.float64), runs.boxes_xyxy())
 
 
 def find_islands(runs: Runs, fraction: float) -> Flags:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from autodistill_grounded_sam.config import DecideConfig
 from autodistill_grounded_sam.errors import RecordError
 from autodistill_grounded_sam.ontology import Ontology
-from autodistill_grounded_sam.types import Float32, Int32
+from autodistill_grounded_sam.types import Candidates, Float32, Int32
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,23 @@ class ClassScores:
         return low
 
 
+def require_prompts(candidates: Sequence[Candidates], ontology: Ontology) -> None:
+    """Raise RecordError unless the scores are of as many prompts as the ontology asks."""
+    asked = len(ontology.prompt_class)
+    for own in candidates:
+        if own.scores.shape[1] != asked:
+            raise RecordError(
+                f"the candidates hold scores of {own.scores.shape[1]} prompts, the ontology asks {asked}; "
+                "a run can be decided only with an ontology of the very prompts it was made with"
+            )
+
+
 def score_classes(scores: Float32, ontology: Ontology) -> ClassScores:
     """Class score = the highest of the class's prompts; `scores` is (n, P), a column a prompt of the ontology.
 
     Where two classes score the same, the one that the user named first is taken, at a margin of 0.
     """
     prompt_class = ontology.prompt_class
-    if scores.shape[1] != len(prompt_class):
-        raise RecordError(
-            f"the candidates hold scores of {scores.shape[1]} prompts, the ontology asks {len(prompt_class)}; "
-            "a run can be decided only with an ontology of the very prompts it was made with"
-        )
     order = np.argsort(prompt_class, kind="stable")
     first = np.flatnonzero(np.append(True, np.diff(prompt_class[order]) != 0))
     best = np.zeros((len(scores), 1 + len(ontology.classes)), np.float32)  # column 0: the negatives

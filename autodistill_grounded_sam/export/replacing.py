@@ -127,10 +127,10 @@ def put_in_place(partial: Path, out: Path, name: str, entries: Sequence[str]) ->
         raise
 
 
-def _file_digest(path: Path) -> bytes:
+def _file_digest(path: str) -> bytes:
     """The sha256 of a file of any size."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path each would cost more than to read a label file
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.digest()
@@ -174,14 +174,24 @@ def _marked(out: Path) -> _Marked:
 
 def _held(entry: Path) -> _Held:
     whole = entry.is_file()
-    paths = [entry] if whole else [path for path in entry.rglob("*") if path.is_file() and not _is_left_by_others(path)]
-    root = entry.parent if whole else entry
-    digest = hashlib.sha256()
-    labels = {path.relative_to(root).as_posix(): path for path in paths if path.suffix in LABEL_SUFFIXES}
+    root, count, labels, digest = entry.parent if whole else entry, 0, [], hashlib.sha256()
+    for name in [entry.name] if whole else _names(str(entry), ""):
+        count += 1
+        if name.endswith(LABEL_SUFFIXES):
+            labels.append(name)
     for name in sorted(labels):
-        digest.update(name.encode("utf-8", "surrogateescape") + b"\0" + _file_digest(labels[name]))
-    return _Held(len(paths), digest.hexdigest())
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0" + _file_digest(f"{root}/{name}"))
+    return _Held(count, digest.hexdigest())
 
 
-def _is_left_by_others(path: Path) -> bool:
-    return path.suffix in TRAINER_SUFFIXES or path.name in DESKTOP_FILES
+def _names(folder: str, within: str) -> Iterator[str]:
+    """The files below a folder by their POSIX path in it, but those left by others; strings, as there may be millions."""
+    for found in list(os.scandir(folder)):
+        if found.is_dir(follow_symlinks=False):
+            yield from _names(found.path, f"{within}{found.name}/")
+        elif found.is_file() and not _is_left_by_others(found.name):
+            yield within + found.name
+
+
+def _is_left_by_others(name: str) -> bool:
+    return name.endswith(TRAINER_SUFFIXES) or name in DESKTOP_FILES

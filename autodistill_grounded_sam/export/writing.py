@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TextIO, TypeVar
 
 import numpy as np
 
@@ -68,6 +69,7 @@ class FolderWriter(ABC):
     name: ClassVar[str]
     entries: ClassVar[tuple[str, ...]]
     image_folder: ClassVar[str]  # of a split's images, with the place of the split
+    other_folders: ClassVar[tuple[str, ...]] = ()  # that a split has beside it
     needs_masks: ClassVar[bool] = False  # whether labels without masks cannot be written
 
     def __init__(
@@ -85,6 +87,7 @@ class FolderWriter(ABC):
             raise ExportError(f"two images of the dataset {out} have one file stem {twice!r}; `dataset_stems` gives unique ones")
         self.out = Path(out)
         self.partial = self.out / f".partial-{self.name}"
+        self._image_folders = {split: self.partial / self.image_folder.format(split=split) for split in SPLITS}
         self.class_names = tuple(class_names)
         self._lock = FolderLock(self.out)
         self._stems = stems
@@ -93,6 +96,7 @@ class FolderWriter(ABC):
         self._image_source = image_source
         self._counts: Counter[str] = Counter()  # of anything that a note is made of
         self._summary: DatasetSummary | None = None
+        self._spool: TextIO = io.StringIO()  # until the folder is made
         self._was_there = True
 
     def __enter__(self: WriterType) -> WriterType:
@@ -103,9 +107,10 @@ class FolderWriter(ABC):
             try:
                 require_ours(self.out, self.name, self.entries)
                 shutil.rmtree(self.partial, ignore_errors=True)  # of a killed export
-                for split in SPLITS:
-                    (self.partial / self.image_folder.format(split=split)).mkdir(parents=True)
-                self._spool_file.touch()
+                for folder in (self.image_folder, *self.other_folders):
+                    for split in SPLITS:
+                        (self.partial / folder.format(split=split)).mkdir(parents=True)
+                self._spool = self._spool_file.open("w", encoding="utf-8")
             except BaseException:
                 self._sweep()
                 raise
@@ -139,7 +144,7 @@ class FolderWriter(ABC):
                 self._counts["image(s) could not be read any more and were left out"] += 1
                 return
             file_name = self._stems[image.id] + suffix
-            self._write_image(image, data, self.partial / self.image_folder.format(split=split) / file_name)
+            self._write_image(image, data, self._image_folders[split] / file_name)
             written = Written(
                 split,
                 file_name,
@@ -150,8 +155,7 @@ class FolderWriter(ABC):
                 None if labels.rle is None else list(labels.rle),
             )
             self._write_labels(image, labels, written)
-            with self._spool_file.open("a", encoding="utf-8") as spool:
-                spool.write(json.dumps(written.__dict__) + "\n")
+            self._spool.write(json.dumps(written.__dict__) + "\n")
         self._counts[split] += 1
         self._counts["labels"] += len(labels)
         self._counts["empty"] += len(labels) == 0
@@ -170,8 +174,7 @@ class FolderWriter(ABC):
             except (ValueError, KeyError, TypeError) as error:  # what the readers raise for files that are not what they claim
                 raise ExportError(f"{self.name} dataset {self.out} cannot be read back: {error}") from error
         for split in SPLITS:
-            folder = self.partial / self.image_folder.format(split=split)
-            images = sum(1 for path in folder.iterdir() if path.suffix != ".json")
+            images = sum(not entry.name.endswith(".json") for entry in os.scandir(self._image_folders[split]))
             if images != self._counts[split]:
                 raise ExportError(
                     f"{self.name} dataset {self.out}: wrote {self._counts[split]} {split} images, {images} are there"
@@ -215,6 +218,7 @@ class FolderWriter(ABC):
     def _written(self) -> Iterator[tuple[Written, bool]]:
         """What was written, in order, and whether the masks of this image are to be compared."""
         every = 1 + self._counts["labels"] // COMPARED_LABELS
+        self._spool.close()
         with self._spool_file.open(encoding="utf-8") as spool:
             for place, line in enumerate(spool):
                 yield Written(**json.loads(line)), place % every == 0
@@ -250,6 +254,7 @@ class FolderWriter(ABC):
 
     def _sweep(self) -> None:
         """Take away what is part-made, and the folder itself if it was made for a dataset that came to nothing."""
+        self._spool.close()
         shutil.rmtree(self.partial, ignore_errors=True)
         self._lock.release()
         if not self._was_there:

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from autodistill_grounded_sam.datasets import fill_polygon, read_yolo_rows
+from autodistill_grounded_sam.datasets import SIX_DIGITS, fill_polygon, read_yolo_rows
 from autodistill_grounded_sam.errors import ExportError
-from autodistill_grounded_sam.export.polygons import ring_of, ring_of_box
+from autodistill_grounded_sam.export.polygons import ring_of_box, rings_of
 from autodistill_grounded_sam.export.writing import SPLITS, FolderWriter, ReadBack, Written
-from autodistill_grounded_sam.masks import areas, boxes_xyxy, decode_mask
-from autodistill_grounded_sam.types import ImageRecord, Labels, Rle
+from autodistill_grounded_sam.mask_runs import paint_crops, read_runs
+from autodistill_grounded_sam.types import ImageRecord, Labels, Mask
 
 MIN_SIDE_PX = 10  # ultralytics takes a smaller image for corrupt (`check_image`)
+LABELS_AT_ONCE = 128  # their masks are read, and their numbers written, in few calls; an image without any counts as one
+
+Numbers = npt.NDArray[np.float64]  # (n,) of label rows
 
 
 class YoloWriter(FolderWriter):
@@ -34,17 +38,20 @@ class YoloWriter(FolderWriter):
 
     entries: ClassVar[tuple[str, ...]] = ("data.yaml", "train", "valid")
     image_folder: ClassVar[str] = "{split}/images"
+    other_folders: ClassVar[tuple[str, ...]] = ("{split}/labels",)
 
     def __init__(
         self, out: Path, class_names: Sequence[str], stems: Mapping[str, str], *, confidence_files: bool = False, **settings: Any
     ) -> None:
         super().__init__(out, class_names, stems, **settings)
+        self._waiting: list[Written] = []  # images whose label files are not written yet
+        self._labels_waiting = 0
         self._confidence_files = confidence_files
         self._label_stems = {stem.casefold() for stem in stems.values()} if confidence_files else set()
 
     @abstractmethod
-    def _rows(self, written: Written) -> list[npt.NDArray[np.float64]]:
-        """For every label the numbers after its class, normalised to 0..1."""
+    def _rows(self, images: Sequence[Written]) -> tuple[Numbers, list[int]]:
+        """The numbers after the class of every label of these images, in a row and normalised to 0..1; and how many each has."""
 
     def _left_out(self, image: ImageRecord, labels: Labels) -> str:
         if min(image.width, image.height) < MIN_SIDE_PX:
@@ -52,18 +59,25 @@ class YoloWriter(FolderWriter):
         return super()._left_out(image, labels)
 
     def _write_labels(self, image: ImageRecord, labels: Labels, written: Written) -> None:
-        rows = [
-            ("%d" + " %.6f" * len(row)) % (class_id, *row.tolist())  # one call: a ring has a hundred points
-            for class_id, row in zip(written.class_id, self._rows(written), strict=True)
-        ]
-        twice = len(rows) - len(set(rows))
-        if twice:
-            self._counts["row(s) are equal to another of their image; ultralytics keeps one of each"] += twice
-        label_file = self._label_file(written)
-        label_file.parent.mkdir(exist_ok=True)
-        label_file.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
         if self._confidence_files:
-            self._write_confidence(label_file, labels)
+            self._write_confidence(self._label_file(written), labels)
+        self._waiting.append(written)
+        self._labels_waiting += 1 + len(labels)
+        if self._labels_waiting >= LABELS_AT_ONCE:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        if not self._waiting:
+            return
+        numbers = iter(_texts(*self._rows(self._waiting)))
+        for written in self._waiting:
+            rows = [f"{class_id}{next(numbers)}\n" for class_id in written.class_id]
+            twice = len(rows) - len(set(rows))
+            if twice:
+                self._counts["row(s) are equal to another of their image; ultralytics keeps one of each"] += twice
+            self._label_file(written).write_bytes("".join(rows).encode())
+        self._waiting.clear()
+        self._labels_waiting = 0
 
     def _write_confidence(self, label_file: Path, labels: Labels) -> None:
         name = f"confidence-{label_file.name}"
@@ -71,13 +85,12 @@ class YoloWriter(FolderWriter):
             self._counts["image(s) have no confidence file: another image's label file has that name"] += 1
             return
         text = "".join(f"{score}\n" for score in labels.score.tolist())
-        label_file.with_name(name).write_text(text, encoding="utf-8")
+        label_file.with_name(name).write_bytes(text.encode())
 
     def _complete(self) -> None:
         import yaml
 
-        for split in SPLITS:
-            (self.partial / split / "labels").mkdir(exist_ok=True)
+        self._write_waiting()
         train, valid = (split if self._counts[split] else "" for split in SPLITS)
         if not train or not valid:  # ultralytics refuses a split without images
             self._notes.append(
@@ -108,11 +121,11 @@ class YoloWriter(FolderWriter):
         return found
 
     @abstractmethod
-    def _compare(self, written: Written, rows: list[npt.NDArray[np.float64]], found: ReadBack) -> None:
+    def _compare(self, written: Written, rows: list[Numbers], found: ReadBack) -> None:
         """Compare rows with their source; raise ExportError where an object is not where it was."""
 
     def _label_file(self, written: Written) -> Path:
-        return (self.partial / written.split / "labels" / written.file_name).with_suffix(".txt")
+        return self.partial / f"{written.split}/labels/{written.file_name.rpartition('.')[0]}.txt"
 
 
 class YoloSegWriter(YoloWriter):
@@ -128,25 +141,33 @@ class YoloSegWriter(YoloWriter):
                 f"{image.id} has no masks (the run was made without), so yolo-seg cannot be written: use --format yolo"
             )
 
-    def _rows(self, written: Written) -> list[npt.NDArray[np.float64]]:
-        rows = []
-        for rle, xyxy in zip(written.rle or [], _inside(written), strict=True):
-            ring, left_out = ring_of(rle)
-            if left_out:
-                self._counts["speck(s) were left out of a ring: the bridge to one would paint more than it holds"] += left_out
-            if not len(ring):
-                self._counts["object(s) without a mask are written as the ring of their box"] += 1
-                ring = ring_of_box(xyxy)
-            rows.append((ring / (written.width, written.height)).reshape(-1))
-        return rows
+    def _rows(self, images: Sequence[Written]) -> tuple[Numbers, list[int]]:
+        found = rings_of([rle for written in images for rle in written.rle or ()])
+        if not found:
+            return np.zeros(0), []
+        rings = [ring for ring, _ in found]
+        left_out = sum(count for _, count in found)
+        if left_out:
+            self._counts["speck(s) were left out of a ring: the bridge to one would paint more than it holds"] += left_out
+        owners = [(written, number) for written in images for number in range(len(written.class_id))]
+        for place in [place for place, ring in enumerate(rings) if not len(ring)]:
+            self._counts["object(s) without a mask are written as the ring of their box"] += 1
+            written, number = owners[place]
+            rings[place] = ring_of_box(_inside(written)[number])
+        points = [len(ring) for ring in rings]
+        sizes = np.array([(written.width, written.height) for written, _ in owners], np.float64)
+        return (np.concatenate(rings) / np.repeat(sizes, points, axis=0)).reshape(-1), [2 * count for count in points]
 
-    def _compare(self, written: Written, rows: list[npt.NDArray[np.float64]], found: ReadBack) -> None:
-        for rle, row in zip(written.rle or [], rows, strict=True):
+    def _compare(self, written: Written, rows: list[Numbers], found: ReadBack) -> None:
+        runs = read_runs(written.rle or [])
+        corners = runs.boxes_xyxy()[:, :2].astype(np.int64)
+        for crop, corner, row in zip(paint_crops(runs, np.uint8(1)), corners, rows, strict=True):
             if len(row) < 6:
                 raise ExportError(f"{self.name} dataset {self.out}: a ring of {written.file_name} came back as a box")
-            if not areas([rle])[0]:
-                continue  # written as its box: there is nothing to compare
-            iou = _iou_of_ring(row.reshape(-1, 2) * (written.width, written.height), rle)
+            if not crop.size:
+                continue  # an empty mask, written as its box: there is nothing to compare
+            size = np.array([written.width, written.height])
+            iou = _iou_of_ring(row.reshape(-1, 2) * size, crop.T.view(np.bool_), corner, size)
             if iou == 0:
                 raise ExportError(f"{self.name} dataset {self.out}: an object of {written.file_name} came back in another place")
             found.ious.append(iou)
@@ -157,29 +178,53 @@ class YoloBoxWriter(YoloWriter):
 
     name: ClassVar[str] = "yolo"
 
-    def _rows(self, written: Written) -> list[npt.NDArray[np.float64]]:
-        xyxy = _inside(written)
-        centre_size = np.concatenate([(xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]], axis=1)
-        return list(centre_size / (written.width, written.height, written.width, written.height))
+    def _rows(self, images: Sequence[Written]) -> tuple[Numbers, list[int]]:
+        boxes = np.concatenate([_centre_size(written) for written in images])
+        return boxes.reshape(-1), [4] * len(boxes)
 
-    def _compare(self, written: Written, rows: list[npt.NDArray[np.float64]], found: ReadBack) -> None:
-        for row, expected in zip(rows, self._rows(written), strict=True):
+    def _compare(self, written: Written, rows: list[Numbers], found: ReadBack) -> None:
+        for row, expected in zip(rows, _centre_size(written), strict=True):
             if len(row) != 4 or np.abs(row - expected).max() > 1e-6:  # six digits are written
                 raise ExportError(f"{self.name} dataset {self.out}: a box of {written.file_name} came back in another place")
 
 
-def _iou_of_ring(ring_px: npt.NDArray[np.float64], rle: Rle) -> float:
-    """IoU of a mask with its ring as a trainer paints it, looked at no farther than both reach."""
-    mask = decode_mask(rle)
-    x1, y1, x2, y2 = (int(edge) for edge in boxes_xyxy([rle])[0])
-    left, top = np.minimum(np.floor(ring_px.min(axis=0)).astype(int), (x1, y1)).clip(0)
-    right, bottom = np.maximum(np.floor(ring_px.max(axis=0)).astype(int) + 2, (x2, y2)).clip(max=mask.shape[::-1])
-    wanted = mask[top:bottom, left:right]
-    painted = fill_polygon(ring_px - (left, top), right - left, bottom - top)
-    return float((wanted & painted).sum() / (wanted | painted).sum())
+def _texts(numbers: Numbers, lengths: Sequence[int]) -> list[str]:
+    """Each `lengths` of the numbers as text, in the form of SIX_DIGITS; all together, as digits in an array."""
+    digits = np.empty((len(numbers), len(SIX_DIGITS)), np.uint8)
+    digits[:] = np.frombuffer(SIX_DIGITS, np.uint8)
+    rest = np.rint(numbers * 1_000_000).astype(np.uint32)
+    for place in (8, 7, 6, 5, 4, 3):
+        left = rest // 10
+        digits[:, place] += (rest - 10 * left).astype(np.uint8)
+        rest = left
+    digits[:, 1] += rest.astype(np.uint8)
+    text = digits.tobytes().decode("ascii")
+    stops = (len(SIX_DIGITS) * np.cumsum(lengths, dtype=np.int64)).tolist()
+    return [text[start:stop] for start, stop in pairwise([0, *stops])]
 
 
-def _inside(written: Written) -> npt.NDArray[np.float64]:
+def _iou_of_ring(ring_px: Numbers, crop: Mask, corner: npt.NDArray[np.int64], size: npt.NDArray[np.int64]) -> float:
+    """IoU of a mask with its ring as a trainer paints it, looked at no farther than both reach in an image of this size.
+
+    `crop` (height, width) is what the mask's tight box holds, `corner` and `size` are x y of the box and of the image.
+    """
+    low = np.minimum(np.floor(ring_px.min(axis=0)).astype(np.int64), corner).clip(0)
+    high = np.maximum(np.floor(ring_px.max(axis=0)).astype(np.int64) + 2, corner + crop.shape[::-1]).clip(max=size)
+    width, height = (high - low).tolist()
+    painted = fill_polygon(ring_px - low, width, height)
+    left, top = (corner - low).tolist()
+    shared = np.count_nonzero(painted[top : top + crop.shape[0], left : left + crop.shape[1]] & crop)
+    return float(shared / (np.count_nonzero(painted) + np.count_nonzero(crop) - shared))
+
+
+def _centre_size(written: Written) -> Numbers:
+    """The boxes (n, 4) as centre and size, normalised."""
+    xyxy = _inside(written)
+    centre_size = np.concatenate([(xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]], axis=1)
+    return centre_size / (written.width, written.height, written.width, written.height)
+
+
+def _inside(written: Written) -> Numbers:
     """The boxes (n, 4) in pixels, cut at the image's edges, and at least one pixel wide and high, so that none is lost."""
     xyxy = np.array(written.xyxy, np.float64).reshape(-1, 4)
     size = np.array([written.width, written.height], np.float64)

@@ -2,29 +2,77 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodistill_grounded_sam.decide.overlaps import Overlaps, find_herds, measure_overlaps, one_object, suppress
+from autodistill_grounded_sam.decide.overlaps import Overlaps, find_herds, measure_overlaps, one_object, pairs_of, suppress
+from autodistill_grounded_sam.mask_runs import read_runs
 from autodistill_grounded_sam.masks import areas, boxes_xyxy, encode_mask
-from autodistill_grounded_sam.types import Mask, Rle
+from autodistill_grounded_sam.types import Float32, Mask, Rle
 
 Flags = npt.NDArray[np.bool_]
 
 
-def of_boxes(*xyxy: tuple[float, float, float, float], iou: float = 0.7, containment: float = 0.85) -> Overlaps:
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of the candidates of one image, and as matrices: `same` symmetric, `inside` row lies in column."""
+
+    overlaps: Overlaps
+    area: npt.NDArray[np.float64]
+    mask: npt.NDArray[np.intp]
+
+    @property
+    def same(self) -> Flags:
+        return self._matrix(self.overlaps.same, self.overlaps.same)
+
+    @property
+    def inside(self) -> Flags:
+        return self._matrix(self.overlaps.first_inside, self.overlaps.second_inside)
+
+    @property
+    def one_object(self) -> Flags:
+        one = one_object(self.overlaps, self.area, self.mask)
+        return self._matrix(one, one)
+
+    def herds(self, class_id: list[int], alive: Flags, members: int) -> Flags:
+        return find_herds(self.overlaps, np.array(class_id, np.int32), self.area, alive, members)
+
+    def _matrix(self, first_to_second: Flags, second_to_first: Flags) -> Flags:
+        flags = np.zeros((len(self.area),) * 2, np.bool_)
+        flags[self.overlaps.first, self.overlaps.second] = first_to_second
+        flags[self.overlaps.second, self.overlaps.first] = second_to_first
+        return flags
+
+
+def measured(
+    boxes: Float32,
+    area: npt.NDArray[np.float64],
+    codes: list[Rle],
+    iou: float,
+    containment: float,
+    comparable: Flags | None = None,
+) -> Measured:
+    mask = np.arange(len(boxes)) if codes else np.full(len(boxes), -1)
+    first, second = pairs_of(np.zeros(len(boxes), np.intp))
+    looked_at = np.ones(len(first), np.bool_) if comparable is None else comparable[first, second]
+    pairs = first[looked_at], second[looked_at]
+    return Measured(measure_overlaps(pairs, boxes, area, read_runs(codes), mask, iou, containment), area, mask)
+
+
+def of_boxes(*xyxy: tuple[float, float, float, float], iou: float = 0.7, containment: float = 0.85) -> Measured:
     boxes = np.array(xyxy, np.float32).reshape(-1, 4)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1).astype(np.float64)
-    return measure_overlaps(boxes, area, None, np.ones((len(boxes),) * 2, np.bool_), iou, containment)
+    return measured(boxes, area, [], iou, containment)
 
 
-def of_masks(*several: Mask, iou: float = 0.7, containment: float = 0.85, comparable: Flags | None = None) -> Overlaps:
+def of_masks(*several: Mask, iou: float = 0.7, containment: float = 0.85, comparable: Flags | None = None) -> Measured:
     codes: list[Rle] = [encode_mask(mask) for mask in several]
-    every = np.ones((len(codes),) * 2, np.bool_) if comparable is None else comparable
-    return measure_overlaps(boxes_xyxy(codes), areas(codes).astype(np.float64), codes, every, iou, containment)
+    return measured(boxes_xyxy(codes), areas(codes).astype(np.float64), codes, iou, containment, comparable)
 
 
 def rectangle(x1: int, y1: int, x2: int, y2: int) -> Mask:
@@ -38,7 +86,6 @@ def test_boxes__limits_are_reached_at_their_very_value() -> None:
     overlaps = of_boxes(*tens, containment=1)
     assert overlaps.same.tolist() == [[False, True, False], [True, False, True], [False, True, False]]
     assert overlaps.inside.tolist() == [[False] * 3, [True, False, False], [True, True, False]]
-    assert not overlaps.of_masks
 
 
 def test_masks__limits_are_reached_at_their_very_value() -> None:
@@ -46,7 +93,6 @@ def test_masks__limits_are_reached_at_their_very_value() -> None:
     overlaps = of_masks(rectangle(0, 0, 10, 10), rectangle(0, 0, 10, 7), rectangle(0, 0, 10, 6))
     assert overlaps.same.tolist() == [[False, True, False], [True, False, True], [False, True, False]]
     assert overlaps.inside.tolist() == [[False] * 3, [True, False, False], [True, True, False]]
-    assert overlaps.of_masks
     assert of_masks(rectangle(0, 0, 10, 10), rectangle(0, 0, 10, 7), iou=0.71).same.any() == np.False_
 
 
@@ -111,43 +157,47 @@ def test_the_short_way_leaves_no_pair_out(seed: int, count: int, iou: float, con
             assert overlaps.inside[i, j] == (looked_at and small <= large and shared / min(small, large) >= containment)
 
 
-def pairs(count: int, *which: tuple[int, int]) -> Flags:
-    flags = np.zeros((count, count), np.bool_)
-    for i, j in which:
-        flags[i, j] = flags[j, i] = True
-    return flags
+def pairs(*which: tuple[int, int]) -> Overlaps:
+    first, second = np.array(sorted(which), np.intp).T
+    flags = np.ones(len(which), np.bool_)
+    return Overlaps(first, second, flags, ~flags, ~flags)
 
 
 def test_suppress__the_better_takes_the_worse() -> None:
-    alive, rival = suppress(pairs(4, (0, 2), (1, 3)), np.ones(4, np.bool_))
+    both = pairs((0, 2), (1, 3))
+    alive, rival = suppress(both, both.same, np.ones(4, np.bool_))
     assert alive.tolist() == [True, True, False, False]
     assert rival.tolist() == [-1, -1, 0, 1]
+    assert suppress(both, np.array([False, True]), np.ones(4, np.bool_))[0].tolist() == [True, True, True, False]
 
 
 def test_suppress__who_fell_takes_nobody_with_it() -> None:
-    alive, rival = suppress(pairs(3, (0, 1), (1, 2)), np.ones(3, np.bool_))
+    chain = pairs((0, 1), (1, 2))
+    alive, rival = suppress(chain, chain.same, np.ones(3, np.bool_))
     assert alive.tolist() == [True, False, True]
     assert rival.tolist() == [-1, 0, -1]
 
 
 def test_suppress__who_does_not_stand_neither_takes_nor_falls() -> None:
-    before = np.array([False, True, True, False])
-    alive, rival = suppress(pairs(4, (0, 1), (1, 2), (1, 3)), before)
+    before, three = np.array([False, True, True, False]), pairs((0, 1), (1, 2), (1, 3))
+    alive, rival = suppress(three, three.same, before)
     assert alive.tolist() == [False, True, False, False]
     assert rival.tolist() == [-1, -1, 1, -1]
     assert before.tolist() == [False, True, True, False]
 
 
-def test_suppress__the_worse_never_takes_the_better() -> None:
-    worse_goes = np.zeros((2, 2), np.bool_)
-    worse_goes[1] = True
-    assert suppress(worse_goes, np.ones(2, np.bool_))[0].tolist() == [True, True]
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 5), max_size=12))
+def test_pairs_are_those_of_one_image_better_first_and_in_order(images: list[int]) -> None:
+    image = np.array(sorted(images), np.intp)
+    first, second = pairs_of(image)
+    expected = [(i, j) for i in range(len(image)) for j in range(i + 1, len(image)) if image[i] == image[j]]
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == expected
 
 
 def herd_of(*boxes: tuple[float, float, float, float], members: int = 3, classes: list[int] | None = None) -> list[bool]:
-    overlaps = of_boxes(*boxes)
-    class_id = np.array(classes or [0] * len(boxes), np.int32)
-    return [bool(herd) for herd in find_herds(overlaps, class_id, np.ones(len(boxes), np.bool_), members)]
+    herds = of_boxes(*boxes).herds(classes or [0] * len(boxes), np.ones(len(boxes), np.bool_), members)
+    return [bool(herd) for herd in herds]
 
 
 HERD = (0, 0, 40, 10)
@@ -192,17 +242,13 @@ def test_a_herd_in_a_herd_is_no_member() -> None:
 
 def test_dead_ones_are_neither_herds_nor_members() -> None:
     overlaps = of_boxes(HERD, *THREE)
-    class_id = np.zeros(4, np.int32)
     for dead in range(4):
-        alive = np.arange(4) != dead
-        assert not find_herds(overlaps, class_id, alive, 3).any()
+        assert not overlaps.herds([0] * 4, np.arange(4) != dead, 3).any()
 
 
 def one(*boxes_or_masks: object, masks: bool) -> bool:
     overlaps = of_masks(*boxes_or_masks) if masks else of_boxes(*boxes_or_masks)  # type: ignore[arg-type]
-    flags = one_object(overlaps)
-    assert (flags == flags.T).all()
-    return bool(flags[0, 1])
+    return bool(overlaps.one_object[0, 1])
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodistill_grounded_sam.config import DecideConfig
-from autodistill_grounded_sam.decide.scores import score_classes
+from autodistill_grounded_sam.decide.scores import require_prompts, score_classes
 from autodistill_grounded_sam.errors import RecordError
 from autodistill_grounded_sam.ontology import ClassSpec, Ontology
-from autodistill_grounded_sam.types import Float32
+from autodistill_grounded_sam.types import Candidates, Float32
 
 TWO = Ontology(
     (ClassSpec("bottle", ("a bottle", "plastic bottle")), ClassSpec("can", ("tin can",))),
@@ -72,7 +72,7 @@ def test_no_candidates() -> None:
 
 def test_scores_of_other_prompts_are_refused() -> None:
     with pytest.raises(RecordError, match=r"hold scores of 4 prompts, the ontology asks 5; .*the very prompts"):
-        score_classes(np.zeros((2, 4), np.float32), TWO)
+        require_prompts([Candidates.none(5), Candidates.none(4)], TWO)
 
 
 def low(score: float, margin_to: float = 0.0, *, threshold: float | None = None, **settings: float) -> bool:

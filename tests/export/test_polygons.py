@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodistill_grounded_sam.datasets import fill_polygon
-from autodistill_grounded_sam.export.polygons import paint_as_trainer, ring_of, ring_of_box
+from autodistill_grounded_sam.export import polygons
+from autodistill_grounded_sam.export.polygons import SIMPLE_IOU, paint_as_trainer, ring_of, ring_of_box, rings_of
 from autodistill_grounded_sam.masks import areas, decode_mask, encode_mask, from_coco, mask_iou
 
 Mask = npt.NDArray[np.bool_]
@@ -147,6 +149,46 @@ def test_suite__objects_over_100_px__come_back_from_trainer_and_coco(record_prop
     assert np.mean(trainer) >= 0.98 and min(trainer) >= 0.9
     assert np.mean(coco) >= 0.98 and min(coco) >= 0.9
     assert np.mean(points) < 250
+
+
+def test_simplified__is_the_mask_to_a_hundredth_for_both_painters() -> None:
+    """Large ones take few points; each that does was painted both ways and compared."""
+    rng = np.random.default_rng(11)
+    fewer = 0
+    for _ in range(40):
+        mask = blob(rng, float(rng.uniform(20, 200)))
+        ring, left_out = ring_of(encode_mask(mask))
+        parts, _ = cv2.connectedComponents(mask.astype(np.uint8))
+        holes, _ = cv2.connectedComponents(np.pad(~mask, 1, constant_values=True).astype(np.uint8), connectivity=4)
+        if (parts, holes) != (2, 2):
+            continue  # a bridge paints more than the mask
+        assert left_out == 0
+        assert iou(paint_as_trainer(ring, 640, 640), mask) >= SIMPLE_IOU
+        assert iou(fill_polygon(ring, 640, 640), mask) >= SIMPLE_IOU
+        outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        fewer += len(ring) < len(outline[0]) / 2
+    assert fewer >= 10
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(small_masks(), max_size=5))
+def test_rings_of_many__are_those_of_each_alone(several: list[Mask]) -> None:
+    codes = [encode_mask(mask) for mask in [*several, np.zeros((3, 4), np.bool_)]]
+    for (ring, left_out), code in zip(rings_of(codes), codes, strict=True):
+        alone, left_out_alone = ring_of(code)
+        assert ring.tolist() == alone.tolist() and left_out == left_out_alone
+    assert rings_of([]) == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(count=st.integers(3, 1100), seed=st.integers(0, 2**32))
+def test_resampled__as_ultralytics_does_it(count: int, seed: int) -> None:
+    """Its `resample_segments`, in plain words: so many places evenly along the corners, and the corners themselves."""
+    ring = np.random.default_rng(seed).random((count, 2)) * 50
+    closed, extra = np.concatenate([ring, ring[:1]]), max(0, 1000 - count - 1)
+    places = np.sort(np.concatenate([np.linspace(0, count, extra), np.arange(count + 1)]))
+    expected = np.stack([np.interp(places, np.arange(count + 1), closed[:, axis]) for axis in (0, 1)], axis=1)
+    np.testing.assert_allclose(polygons._resample(ring), expected, atol=1e-9)
 
 
 def test_suite__ultralytics_paints_what_we_say_it_paints() -> None:

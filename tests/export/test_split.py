@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Iterable
 from itertools import pairwise
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodistill_grounded_sam.errors import ConfigError
-from autodistill_grounded_sam.export.split import NEAR_BITS, SplitPlan, group_keys, plan_splits, split_of
+from autodistill_grounded_sam.export.split import NEAR_BITS, SplitPlan, _natural, group_keys, plan_splits, split_of
 from autodistill_grounded_sam.types import ImageRecord
 
 
@@ -37,6 +38,14 @@ def test_split_of__fraction_and_seed() -> None:
     assert {split_of(digest, 0.0) for digest in digests} == {"train"}
     assert valid != [digest for digest in digests if split_of(digest, 0.2, seed=1) == "valid"]
     assert all(split_of(digest, 0.3) == "valid" for digest in valid)  # a larger share keeps what was there
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text("ab-_./ 0129٣é", max_size=9), max_size=6))
+def test_natural__numbers_by_value_and_texts_by_letters(names: list[str]) -> None:
+    plain = {name: [(int(p), "") if p.isdecimal() else (-1, p) for p in re.split(r"(\d+)", name)] for name in names}
+    assert [plain[name] for name in sorted(names, key=_natural)] == sorted(plain[name] for name in names)
+    assert sorted(["frame_10", "frame_2", "frame_02"], key=_natural)[-1] == "frame_10"
 
 
 @pytest.mark.parametrize(

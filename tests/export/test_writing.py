@@ -251,7 +251,7 @@ def test_disk_refuses__from_the_first_file(kit: Any, two: Any, tmp_path: Path, m
     def read_only(*_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(Path, "touch", read_only)
+    monkeypatch.setattr(Path, "open", read_only)
     with pytest.raises(ExportError, match=r"cannot write the dataset .*out: \[Errno 30\] Read-only file system"):
         kit.export(two, "yolo", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from autodistill_grounded_sam.datasets import read_yolo, read_yolo_rows, yolo_class_names
 from autodistill_grounded_sam.errors import ExportError
+from autodistill_grounded_sam.export import yolo
 from autodistill_grounded_sam.export.formats import FORMATS
 from autodistill_grounded_sam.export.yolo import YoloWriter
 from autodistill_grounded_sam.masks import areas, decode_mask, encode_mask, mask_iou
@@ -54,6 +55,24 @@ def test_rows__rings(kit: Any, two: Any, tmp_path: Path) -> None:
     assert class_id.tolist() == [2, 0]
     ring_px = rings[0].reshape(4, 2) * (64, 48)  # a quarter of a pixel inside the outer edges of 4, 6, 30, 40
     assert sorted(np.round(ring_px, 2).tolist()) == [[4.25, 6.25], [4.25, 39.75], [29.75, 6.25], [29.75, 39.75]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 1_000_000), min_size=1, max_size=9), max_size=5))
+def test_texts__are_those_of_plain_formatting(rows: list[list[int]]) -> None:
+    numbers = np.array([number / 1e6 for row in rows for number in row])
+    plain = ["".join(f" {number / 1e6:.6f}" for number in row) for row in rows]
+    assert yolo._texts(numbers, [len(row) for row in rows]) == plain
+
+
+@both
+def test_label_files__are_the_same_however_many_are_made_at_once(
+    kit: Any, scenes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    kit.export(scenes[:3], name, tmp_path / "many")
+    monkeypatch.setattr(yolo, "LABELS_AT_ONCE", 1)
+    kit.export(scenes[:3], name, tmp_path / "one")
+    assert kit.tree(tmp_path / "many") == kit.tree(tmp_path / "one")
 
 
 @pytest.mark.parametrize(

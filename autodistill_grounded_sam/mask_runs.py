@@ -1,14 +1,17 @@
 """Masks as vertical runs of pixels: a COCO code read and written by numpy, without ever making the dense mask.
 
 A code of a 640x480 mask is some hundred numbers, the dense mask is 307,200 pixels; this is why ten thousand images are
-decided in seconds. The format is that of pycocotools (`rleFrString`, `rleToString` in maskApi.c): column-major run lengths,
-from the fourth on as the difference to the one but last, in signed groups of five bits.
+decided in seconds, and why only what lies in a mask's tight box is ever painted. The format is that of pycocotools
+(`rleFrString`, `rleToString` in maskApi.c): column-major run lengths, from the fourth on as the difference to the one but last,
+in signed groups of five bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,7 @@ from autodistill_grounded_sam.types import Float32, Rle
 Flags = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
 _MORE, _SIGN, _BITS, _ZERO = 32, 16, 31, 48  # flags and digits of one character, which stands at "0" + its value
+PAINTED_AT_ONCE = 500_000  # pixels: they stay in the cache, and few masks of a 100-megapixel image lie in memory together
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,26 @@ class Runs:
         """Pixels of each mask, (count,)."""
         return np.bincount(self.mask, weights=self.y2 - self.y1, minlength=self.count).astype(np.int64)
 
+    def shared(self, first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]) -> Int64:
+        """Pixels in both masks of each pair, (pairs,); the two of a pair are places of masks of one size."""
+        pixels, height = self.sizes.prod(axis=1), self.sizes[:, 0]
+        start = np.cumsum(pixels) - pixels
+        length = self.y2 - self.y1
+        begin = start[self.mask] + self.x * height[self.mask] + self.y1
+        before = np.cumsum(length) - length  # the pixels of all runs before each
+        count = np.bincount(self.mask, minlength=self.count)
+        fewer = np.where(count[first] <= count[second], first, second)
+        more = first + second - fewer
+        # Each run of the one mask, moved on to the other, holds what is covered up to its end less what is up to its begin.
+        number = count[fewer]
+        pair = np.repeat(np.arange(len(first)), number)
+        run = np.arange(len(pair)) + np.repeat((np.cumsum(count) - count)[fewer] - (np.cumsum(number) - number), number)
+        moved = begin[run] + (start[more] - start[fewer])[pair]
+        place = np.stack([moved, moved + length[run]])
+        at = np.maximum(np.searchsorted(begin, place, "right") - 1, 0)
+        covered = before[at] + np.clip(place - begin[at], 0, length[at])
+        return np.bincount(pair, weights=covered[1] - covered[0], minlength=len(first)).astype(np.int64)
+
     def boxes_xyxy(self) -> Float32:
         """The tight box of each mask, (count, 4) pixels; zeros where a mask is empty."""
         boxes = np.zeros((self.count, 4), np.float32)
@@ -88,6 +112,25 @@ def read_runs(rles: Sequence[Rle]) -> Runs:
     some = positions[:, 1] > positions[:, 0]
     mask = np.repeat(np.arange(len(rles)), rows)[some]
     return _by_column(*_without_seams(mask, positions[some, 0], positions[some, 1]), sizes)
+
+
+def paint_crops(runs: Runs, ink: np.unsignedinteger[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Each mask in its tight box, column by column: (width, height) of 0 and `ink`, in the dtype of the ink."""
+    boxes = runs.boxes_xyxy().astype(np.int64)
+    widths, heights = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    stops = np.cumsum(widths * heights)
+    starts = stops - widths * heights
+    begin = (starts - boxes[:, 1])[runs.mask] + (runs.x - boxes[runs.mask, 0]) * heights[runs.mask] + runs.y1
+    edges = np.stack([begin, begin + runs.y2 - runs.y1], axis=1).reshape(-1)
+    firsts = np.flatnonzero(np.diff(starts // PAINTED_AT_ONCE, prepend=-1)).tolist()
+    for first, stop in pairwise([*firsts, runs.count]):
+        base, end = starts[first], stops[stop - 1]
+        own = edges[2 * np.searchsorted(runs.mask, first) : 2 * np.searchsorted(runs.mask, stop)]
+        inks = np.zeros(len(own) + 1, ink.dtype)
+        inks[1::2] = ink
+        flat = np.repeat(inks, np.diff(own, prepend=base, append=end))
+        for k in range(first, stop):
+            yield flat[starts[k] - base : stops[k] - base].reshape(widths[k], heights[k])
 
 
 def write_rles(runs: Runs) -> list[Rle]:

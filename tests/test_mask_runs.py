@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodistill_grounded_sam import masks
-from autodistill_grounded_sam.decide.runs import Runs, edges_of_groups, read_runs, write_rles
+from autodistill_grounded_sam import mask_runs, masks
 from autodistill_grounded_sam.errors import RecordError
+from autodistill_grounded_sam.mask_runs import Runs, edges_of_groups, paint_crops, read_runs, write_rles
 from autodistill_grounded_sam.types import Mask, Rle
 
 
@@ -73,6 +73,31 @@ def test_some_masks_of_many(drawn: list[Mask], seed: int) -> None:
     runs = read_runs(codes).of_masks(which)
     assert runs.count == which.sum()
     assert write_rles(runs) == [code for code, wanted in zip(codes, which, strict=True) if wanted]
+
+
+@settings(max_examples=100, deadline=None)
+@given(drawn=some_masks(), at_once=st.sampled_from([1, 300, 500_000]))
+def test_crops_are_what_lies_in_the_tight_boxes(drawn: list[Mask], at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mask_runs, "PAINTED_AT_ONCE", at_once)
+        runs = read_runs([masks.encode_mask(mask) for mask in drawn])
+        crops = list(paint_crops(runs, np.uint16(7)))
+    assert len(crops) == len(drawn)
+    for mask, crop, (x1, y1, x2, y2) in zip(drawn, crops, runs.boxes_xyxy().astype(int).tolist(), strict=True):
+        np.testing.assert_array_equal(crop.T, 7 * mask[y1:y2, x1:x2])
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32), size=st.tuples(st.integers(1, 30), st.integers(1, 30)), count=st.integers(1, 5))
+def test_shared_pixels_are_those_in_both(seed: int, size: tuple[int, int], count: int) -> None:
+    rng = np.random.default_rng(seed)
+    drawn = [rng.random(size) < rng.choice([0, 0.1, 0.5, 1]) for _ in range(count)]
+    other = np.ones((7, 50), np.bool_)  # of another image, in between
+    runs = read_runs([masks.encode_mask(mask) for mask in [*drawn[:2], other, *drawn[2:]]])
+    place = [k + (k > 1) for k in range(count)]
+    first, second = (np.array(side) for side in zip(*[(a, b) for a in range(count) for b in range(count)], strict=True))
+    shared = runs.shared(np.array(place)[first], np.array(place)[second])
+    assert shared.tolist() == [(drawn[a] & drawn[b]).sum() for a, b in zip(first, second, strict=True)]
 
 
 def test_large_masks_have_long_numbers() -> None:
