@@ -2,6 +2,7 @@
 
 Batches are planned by the driver and written by it to the store, as on one machine; so the dataset is the same, byte for byte. An
 actor that dies is replaced and its batches are looked at again; after a killed driver the same command goes on from the store.
+What one driver can do, and where it ends, was measured: docs/scale.md.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from autodistill_grounded_sam.engine.local import LocalEngine
 from autodistill_grounded_sam.errors import ConfigError, MissingExtraError
 from autodistill_grounded_sam.protocols import Batch, Worker, WorkerSpec
 from autodistill_grounded_sam.types import Sighting
@@ -19,6 +21,9 @@ from autodistill_grounded_sam.types import Sighting
 logger = logging.getLogger(__name__)
 
 TASK_BATCHES = 8  # of one task at most: what a killed actor has to do again; a task costs Ray some milliseconds
+# Answers that a worker may have waiting for a driver that is slower: about 10,000 images, and all that a killed driver loses.
+# Without a limit they are half of the cluster's object store, which is hours of work of many GPUs.
+ANSWERS_BYTES = 64 << 20
 
 
 def import_ray() -> Any:
@@ -42,15 +47,15 @@ class RayEngine:
 
     def run(self, worker_type: type[Worker], spec: WorkerSpec, batches: Iterable[Batch]) -> Iterator[list[Sighting]]:
         ray = import_ray()
-        rows = [{"batch": pickle.dumps(list(batch))} for batch in batches]
-        if not rows:
+        planned = list(batches)
+        if not planned:
             return
         begun_here = not ray.is_initialized()
         if begun_here:
             ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False)
         try:
             workers, gpus = self._resources(ray.cluster_resources())
-            yield from self._answers(ray, rows, workers, gpus, {"worker_type": worker_type, "spec": dict(spec)})
+            yield from self._answers(ray, planned, workers, gpus, {"worker_type": worker_type, "spec": dict(spec)})
         finally:
             if begun_here:
                 ray.shutdown()
@@ -66,16 +71,22 @@ class RayEngine:
         return workers, gpus
 
     def _answers(
-        self, ray: Any, rows: list[dict[str, bytes]], workers: int, gpus: float, built_from: dict[str, Any]
+        self, ray: Any, planned: Sequence[Batch], workers: int, gpus: float, built_from: dict[str, Any]
     ) -> Iterator[list[Sighting]]:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        tasks = max(workers, -(-len(rows) // TASK_BATCHES))
-        logger.info("%d batches in %d tasks for %d workers with %g GPUs each", len(rows), min(tasks, len(rows)), workers, gpus)
-        looked = ray.data.from_items(rows, override_num_blocks=min(tasks, len(rows))).map_batches(
+        tasks = min(len(planned), max(workers, -(-len(planned) // TASK_BATCHES)))
+        logger.info("%d batches in %d tasks for %d workers with %g GPUs each", len(planned), tasks, workers, gpus)
+        rows = [{"batch": pickle.dumps(list(batch))} for batch in planned]
+        todo = ray.data.from_items(rows, override_num_blocks=tasks)
+        del rows  # Ray's object store has them now, and can put them on a disk
+        todo.context.enable_progress_bars = False
+        limits = todo.context.execution_options.resource_limits
+        todo.context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
+            cpu=limits.cpu, gpu=limits.gpu, object_store_memory=min(limits.object_store_memory, workers * ANSWERS_BYTES)
+        )
+        looked = todo.map_batches(
             _Actor,
             fn_constructor_kwargs=built_from,
-            batch_size=1,
+            batch_size=None,  # the whole task
             num_gpus=gpus,
             num_cpus=0 if gpus else 1,
             compute=ray.data.ActorPoolStrategy(size=workers),
@@ -85,10 +96,13 @@ class RayEngine:
 
 
 class _Actor:
-    """Builds the worker where it runs; called with one batch."""
+    """Builds the worker where it runs; called with the batches of one task, it decodes ahead as on one machine."""
 
     def __init__(self, worker_type: type[Worker], spec: WorkerSpec) -> None:
-        self._worker = worker_type(spec)
+        self._worker_type, self._spec = worker_type, spec
+        self._engine = LocalEngine(worker_type(spec))
 
-    def __call__(self, rows: dict[str, Any]) -> dict[str, list[bytes]]:
-        return {"sightings": [pickle.dumps(self._worker(pickle.loads(row))) for row in rows["batch"]]}
+    def __call__(self, rows: Mapping[str, Any]) -> Iterator[dict[str, list[bytes]]]:
+        batches = (pickle.loads(row) for row in rows["batch"])
+        for sightings in self._engine.run(self._worker_type, self._spec, batches):
+            yield {"sightings": [pickle.dumps(sightings)]}

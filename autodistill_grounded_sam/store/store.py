@@ -19,6 +19,7 @@ import heapq
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -146,7 +147,8 @@ class StoreWriter:
     """A run folder to write to, in a with-block that holds its lock; what was added is on disk when the block ends.
 
     `todo` are the images of this generation, to be planned with `batch_size` and `part_images`; `done` are its
-    (window, batch) pairs that need not be looked at again. A part is closed after `part_images` or `part_seconds`.
+    (window, batch) pairs that need not be looked at again. A part is closed when its window is whole or has waited for
+    `part_seconds`: workers of a cluster fill many windows at a time, and parts of whatever came last would be crumbs.
     A run folder that holds no part yet begins anew, whatever it was meant for before.
     Raises StoreError if another process writes, if the run is of another identity, and where the disk refuses.
     """
@@ -166,8 +168,9 @@ class StoreWriter:
         self._images = sorted(folder.images, key=lambda image: image.id)
         self._failed = folder.failed
         self._part_seconds = part_seconds
-        self._pending: dict[tuple[int, int], list[Sighting]] = {}
-        self._pending_since = 0.0
+        self._pending: dict[int, dict[int, list[Sighting]]] = {}  # batches by number, by window, the longest waiting first
+        self._pending_since: dict[int, float] = {}
+        self._counted: Counter[int] = Counter()  # images of each window that are on disk or pending
         self._lock = RunLock(run)
         self.info: dict[str, Any] = {
             "version": STORE_VERSION,
@@ -194,7 +197,8 @@ class StoreWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             with disk_errors(self._run):
-                self._write_parts()
+                for window in list(self._pending):
+                    self._write_window(window)
                 self._write_failed()
         except StoreError:
             if error is None:  # a full disk must not hide what went wrong before it
@@ -204,13 +208,16 @@ class StoreWriter:
             self._lock.__exit__(kind, error, trace)
 
     def add(self, window: int, batch: int, sightings: Sequence[Sighting]) -> None:
-        """Take in one whole batch, in any order of batches; closes a part when it is large or old enough."""
-        if not self._pending:
-            self._pending_since = time.monotonic()
-        self._pending[window, batch] = list(sightings)
-        count = sum(len(batch) for batch in self._pending.values())
-        if count >= self.part_images or time.monotonic() - self._pending_since >= self._part_seconds:
-            self._write_parts()
+        """Take in one whole batch, in any order of batches; closes a part when its window is whole or old enough."""
+        self._pending_since.setdefault(window, time.monotonic())
+        self._pending.setdefault(window, {})[batch] = list(sightings)
+        self._counted[window] += len(sightings)
+        if self._counted[window] >= min(self.part_images, len(self.todo) - window * self.part_images):
+            self._write_window(window)
+        for waiting, since in list(self._pending_since.items()):
+            if time.monotonic() - since < self._part_seconds:
+                break
+            self._write_window(waiting)
 
     def note(self, facts: Mapping[str, Any]) -> None:
         """Write facts for people (versions, timings, command) into run.json; none of them ever changes a dataset."""
@@ -243,24 +250,26 @@ class StoreWriter:
         self.todo = self._unsettled([part for part in parts if part.generation < number])
         mine = [part for part in parts if part.generation == number]
         self.done = frozenset((part.window, batch) for part in mine for batch in part.batches)
-        self.finished = sum(count_rows(self._run / "candidates" / str(part)) for part in mine) == len(self.todo)
+        self._counted.clear()
+        for part in mine:
+            self._counted[part.window] += count_rows(self._run / "candidates" / str(part))
+        self.finished = self._counted.total() == len(self.todo)
         return {**self._plan, "todo": _folder_digest(self.todo)}
 
     def _unsettled(self, parts: Sequence[PartName]) -> tuple[ImageRecord, ...]:
         settled = _settled(self._run, parts)
         return tuple(image for image in self._images if (image.id, image.digest) not in settled)
 
-    def _write_parts(self) -> None:
-        """Write what is pending, a part for each unbroken run of batches in a window."""
-        generation = len(self.info["generations"]) - 1
-        keys = sorted(self._pending)
-        for _, run in groupby(enumerate(keys), key=lambda item: (item[1][0], item[1][1] - item[0])):
-            batches = [key for _, key in run]
-            name = PartName(generation, batches[0][0], batches[0][1], batches[-1][1])
-            rows = [sighting for key in batches for sighting in self._pending[key]]
-            write_part(self._run / "candidates" / str(name), rows)
-            for key in batches:
-                del self._pending[key]
+    def _write_window(self, window: int) -> None:
+        """Write what is pending of a window, a part for each unbroken run of batches."""
+        generation, pending = len(self.info["generations"]) - 1, self._pending[window]
+        for _, run in groupby(enumerate(sorted(pending)), key=lambda item: item[1] - item[0]):
+            batches = [batch for _, batch in run]
+            rows = [sighting for batch in batches for sighting in pending[batch]]
+            write_part(self._run / "candidates" / str(PartName(generation, window, batches[0], batches[-1])), rows)
+            for batch in batches:
+                del pending[batch]
+        del self._pending[window], self._pending_since[window]
 
     def _write_failed(self) -> None:
         digests = {image.id: image.digest for image in self._images}

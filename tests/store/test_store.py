@@ -110,6 +110,35 @@ def test_batches_may_come_in_any_order(tmp_path: Path) -> None:
     assert [sighting.image.id for sighting in Store(tmp_path).sightings()] == [f"{n:03d}.jpg" for n in range(12)]
 
 
+def test_workers_that_fill_many_windows_at_a_time_leave_one_part_a_window(tmp_path: Path) -> None:
+    with writer(tmp_path, names(*range(40)), part_images=10) as store:
+        planned = list(batches(store))
+        for window, number, members in sorted(planned, key=lambda batch: (batch[1], batch[0])):  # first batch of each window, ...
+            store.add(window, number, [seen(member) for member in members])
+            held = {part.window for part in list_parts(tmp_path)}
+            assert held == (set(range(window + 1)) if number == 4 else set()), "a whole window is written at once, no other is"
+    assert part_names(tmp_path) == [f"g000-w{window:06d}-b0000-b0004.parquet" for window in range(4)]
+
+
+def test_the_rest_of_a_window_is_whole_when_the_rest_is_there(tmp_path: Path) -> None:
+    with writer(tmp_path, names(*range(10)), part_images=10) as store:
+        fill(store, limit=2)
+    with writer(tmp_path, names(*range(10)), part_images=10) as store:
+        assert len(fill(store)) == 6
+        assert part_names(tmp_path)[1:] == ["g000-w000000-b0002-b0004.parquet"]
+
+
+def test_only_the_window_that_waited_too_long_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    with writer(tmp_path, names(*range(30)), part_images=10, part_seconds=100.0) as store:
+        planned = list(batches(store))
+        monkeypatch.setattr(store_file.time, "monotonic", lambda: clock[0])
+        for index, clock[0] in ((0, 0.0), (6, 50.0), (10, 101.0)):  # a batch of each window
+            window, number, members = planned[index]
+            store.add(window, number, [seen(member) for member in members])
+        assert part_names(tmp_path) == ["g000-w000000-b0000-b0000.parquet"]
+
+
 def test_leftovers_are_removed_when_the_run_is_opened(tmp_path: Path) -> None:
     with writer(tmp_path, names(*range(6))) as store:
         fill(store)
