@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--classes", type=int, nargs="+", help="default: 1 5 20 80; of the small form 5")
     parser.add_argument("--objects", type=int, nargs="+", help="given boxes an image; default: 0 5 50; of the small form 5")
     parser.add_argument("--passes", type=int, default=5, help="most detector passes an image that are run, not computed")
-    parser.add_argument("--rounds", type=int, help="default: 3; of the small form 5")
+    parser.add_argument("--rounds", type=int, help="default: 3; of the small form 4")
     parser.add_argument("--minutes", type=float, default=75, help="no round begins that would end later, but the first")
     parser.add_argument("--threads", type=int, help="default: all cores; of the small form 1")
     parser.add_argument("--clock", choices=("wall", "processor"), help="default: wall; of the small form processor")
@@ -91,7 +91,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     args.rivals = args.rivals or (["transformers"] if small else list(speed_table.RIVALS[1:]))
     args.classes = sorted(args.classes or ([5] if small else [1, 5, 20, 80]))
     args.objects = sorted(args.objects or ([5] if small else [0, 5, 50]))
-    args.rounds = args.rounds or (5 if small else 3)
+    args.rounds = args.rounds or (4 if small else 3)
     args.threads = args.threads or (1 if small else os.cpu_count() or 1)
     args.clock = args.clock or ("processor" if small else "wall")
     return args
@@ -129,8 +129,8 @@ def set_up(args: argparse.Namespace, folder: Path) -> Field:
 def agree(field: Field) -> dict[str, dict[str, float]]:
     """Whether every rival computes what ours does, which also warms all of them up.
 
-    The image is one that the detector need not resize: rivals differ by a grey level there, and with random weights that moves some
-    of the 900 cells that are taken out of 17,000 near-equal ones.
+    The image is one that the detector need not resize: rivals differ by a grey level there, and with random weights that moves
+    some of the 900 cells that are taken out of 17,000 near-equal ones.
     """
     image = speed_models.write_fitting_image(field.images[0].parent.parent / "fitting.png", field.models)
     boxes = given_boxes(5, field.models.fitting_wh)

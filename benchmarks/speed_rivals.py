@@ -244,7 +244,9 @@ def read_rgb(image: Path) -> RgbImage:
 
 def same_answers(ours: Answer, theirs: Answer) -> dict[str, float]:
     """How far two rivals on the same weights agree: share of our boxes that are theirs within 2 pixels, mean IoU of masks."""
-    far = np.abs(ours.boxes[:, None] - theirs.boxes[None]).max(axis=2).min(axis=1)
+    height, width = ours.masks.shape[1:]
+    clipped = theirs.boxes.clip(0, [width, height, width, height])  # ours are
+    far = np.abs(ours.boxes[:, None] - clipped[None]).max(axis=2).min(axis=1)
     both, either = (ours.masks & theirs.masks).sum((1, 2)), (ours.masks | theirs.masks).sum((1, 2))
     return {"boxes": float((far < 2).mean()), "masks": float((both / np.maximum(either, 1)).mean())}
 

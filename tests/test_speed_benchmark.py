@@ -109,9 +109,9 @@ def test_given_boxes_are_the_same_at_each_call_and_inside_the_image() -> None:
 
 
 def test_agreement_sees_other_boxes_and_masks() -> None:
-    boxes, masks = np.array([[0, 0, 10, 10], [5, 5, 20, 20.0]]), np.ones((1, 4, 4), np.bool_)
+    boxes, masks = np.array([[0, 0, 10, 10], [5, 5, 20, 20.0]]), np.ones((1, 40, 20), np.bool_)
     half = masks.copy()
-    half[:, 2:] = False
+    half[:, 20:] = False
     assert same_answers(Answer(boxes, masks), Answer(boxes[::-1] + 1, masks)) == {"boxes": 1, "masks": 1}
     assert same_answers(Answer(boxes, masks), Answer(boxes[:1], half)) == {"boxes": 0.5, "masks": 0.5}
 
