@@ -51,7 +51,7 @@ COLUMNS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1_000_000)
-    parser.add_argument("--files", type=int, nargs="+", default=[2_000, 20_000, 200_000, 2_000_000], help="listed as empty files")
+    parser.add_argument("--files", type=int, nargs="+", default=[2_000, 20_000, 200_000], help="listed as empty files")
     parser.add_argument(
         "--records", type=int, nargs=2, default=[100_000, 1_000_000], help="lists to plan, for the driver's memory"
     )
