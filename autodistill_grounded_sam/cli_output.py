@@ -156,7 +156,8 @@ def show_run(summary: Any, as_object: bool) -> None:
     if summary.failed:
         reasons = Counter(line.reason for line in summary.failed)
         said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        err.print(f"[yellow]{len(summary.failed)} images were set aside[/] ({said}): {escape(str(summary.run / 'failed.jsonl'))}")
+        what = "1 image was" if len(summary.failed) == 1 else f"{len(summary.failed)} images were"
+        err.print(f"[yellow]{what} set aside[/] ({said}): {escape(str(summary.run / 'failed.jsonl'))}")
 
 
 def show_dataset(dataset: Any, as_object: bool) -> None:

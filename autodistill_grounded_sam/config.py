@@ -86,4 +86,5 @@ def checked(model: type[Config], settings: dict[str, Any]) -> Config:
             f"  {'.'.join(str(part) for part in item['loc'])}: {item['msg']}, got {item['input']!r}" for item in error.errors()
         ]
         known = ", ".join(model.model_fields)
-        raise ConfigError(f"{len(lines)} wrong setting(s) for {model.__name__} (known: {known}):\n" + "\n".join(lines)) from error
+        wrong = "1 wrong setting" if len(lines) == 1 else f"{len(lines)} wrong settings"
+        raise ConfigError(f"{wrong} for {model.__name__} (known: {known}):\n" + "\n".join(lines)) from error

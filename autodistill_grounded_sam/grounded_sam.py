@@ -112,7 +112,7 @@ class GroundedSAM(DetectionBaseModel):  # type: ignore[misc]
         with cli_output.progress(quiet=False) as bar:
             summary = pipeline.label(input_folder, ontology, output_folder, config, extension=extension, progress=bar)
         if summary.failed:
-            logger.warning("%d images were set aside: %s says why", len(summary.failed), summary.run / "failed.jsonl")
+            logger.warning("set aside %d of the images: %s says why", len(summary.failed), summary.run / "failed.jsonl")
         if human_in_the_loop:
             from autodistill_grounded_sam.upload.roboflow_upload import upload_dataset
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import DecideConfig, ExportConfig, LabelConfig, SeeConfig
-from autodistill_grounded_sam.decide.chain import decide
+from autodistill_grounded_sam.decide.chain import decide, decide_many
 from autodistill_grounded_sam.decisions import Decision, LastDecision, Tally, require_apart
 from autodistill_grounded_sam.engine.planning import plan_batches
 from autodistill_grounded_sam.engine.worker import SeeWorker
@@ -309,9 +309,6 @@ def _look(
 
 
 def _class_counts(sightings: Sequence[Sighting], ontology: Ontology, config: DecideConfig) -> Mapping[str, int]:
-    counts: Counter[str] = Counter()
-    for sighting in sightings:
-        if sighting.candidates is not None:
-            labels = decide(sighting.candidates, ontology, config, sighting.image.width, sighting.image.height)
-            counts.update(ontology.class_names[class_id] for class_id in labels.class_id.tolist())
-    return counts
+    seen = [(one.candidates, one.image.width, one.image.height) for one in sightings if one.candidates is not None]
+    decided = decide_many(seen, ontology, config)
+    return Counter(ontology.class_names[class_id] for labels in decided for class_id in labels.class_id.tolist())

@@ -122,7 +122,7 @@ def test_exit_code_3_where_some_were_set_aside(say: Any, images: Path) -> None:
     (images / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing")
     said = say("label", images, "--ontology", ONTOLOGY, *FAKE)
     assert said.code == 3
-    assert "1 images were set aside" in said.err and "failed.jsonl" in said.err
+    assert "1 image was set aside" in said.err and "failed.jsonl" in said.err
     machine = say("label", images, "--ontology", ONTOLOGY, *FAKE, "--json")
     assert machine.code == 3
     assert machine.json["failed"][0]["id"] == "broken.jpg"

@@ -257,4 +257,4 @@ def test_config_is_kept_where_nothing_is_given_beside_it(images: Path) -> None:
 def test_broken_images_are_told(images: Path, caplog: pytest.LogCaptureFixture) -> None:
     (images / "broken.jpg").write_bytes(b"nothing")
     door().label(str(images))
-    assert "1 images were set aside" in caplog.text
+    assert "set aside 1 of the images" in caplog.text
