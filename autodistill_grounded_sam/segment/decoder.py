@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BLOCK_CELLS = 512  # that are upsampled at once on a CPU, for each thread
 
 
-class Image(NamedTuple):
+class SeenImage(NamedTuple):
     """What all boxes of an image share: `cells` (cells, d), `placed` (the same with their positions added), and what the first
     layer makes of them: `keys`, `values`, `queries` (heads, cells, channels)."""
 
@@ -40,12 +40,12 @@ class MaskDecoder:
         with torch.inference_mode():
             self._positions: Tensor = model.get_image_wide_positional_embeddings()[0].flatten(1).T.contiguous()
 
-    def see(self, embedding: Tensor) -> Image:
+    def see(self, embedding: Tensor) -> SeenImage:
         """`embedding` (d, grid, grid) of an image."""
         cells = embedding.flatten(1).T + self._model.prompt_encoder.no_mask_embed.weight
         placed, layer = cells + self._positions, self._decoder.transformer.layers[0]
         to_image, to_tokens = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
-        return Image(
+        return SeenImage(
             cells,
             placed,
             _heads(to_image, to_image.k_proj(placed)),
@@ -53,7 +53,7 @@ class MaskDecoder:
             _heads(to_tokens, to_tokens.q_proj(placed)),
         )
 
-    def decode(self, image: Image, xyxy: Tensor, best_of_three: bool) -> tuple[Tensor, Tensor]:
+    def decode(self, image: SeenImage, xyxy: Tensor, best_of_three: bool) -> tuple[Tensor, Tensor]:
         """Logits (n, 4 grid, 4 grid) of a mask for each box (n, 4), in pixels of SAM's input, and its predicted IoU (n,).
 
         The mask is SAM's single answer, or of its three guesses the one that it rates best.
@@ -75,7 +75,7 @@ class MaskDecoder:
         )
         return self._masks(tokens, cells, best_of_three)
 
-    def _first_layer(self, image: Image, first: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _first_layer(self, image: SeenImage, first: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Tokens (n, T, d) and cells after the layer in which all boxes meet the same cells."""
         import torch
 

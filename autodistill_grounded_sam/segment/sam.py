@@ -14,7 +14,7 @@ import numpy.typing as npt
 from autodistill_grounded_sam.errors import ConfigError, RecordError, WeightsError
 from autodistill_grounded_sam.loading import Precision, inference, quiet_loading
 from autodistill_grounded_sam.masks import encode_mask
-from autodistill_grounded_sam.segment.decoder import Image, MaskDecoder
+from autodistill_grounded_sam.segment.decoder import MaskDecoder, SeenImage
 from autodistill_grounded_sam.segment.encoder import encode
 from autodistill_grounded_sam.segment.official import DECODER_LAYER_NORM_EPS, load_official
 from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
@@ -117,7 +117,7 @@ class Sam:
         with inference(self._device, self._precision):
             return encode(self._model.vision_encoder, pixels.to(self._device)).float()
 
-    def _decode(self, seen: Image, xyxy: Float32) -> tuple[Tensor, Float32]:
+    def _decode(self, seen: SeenImage, xyxy: Float32) -> tuple[Tensor, Float32]:
         """Low-resolution logits (n, low, low) and predicted IoU (n,) for boxes in pixels of the resized image."""
         import torch
 
