@@ -26,9 +26,7 @@ class SeeConfig(_Config):
     max_candidates: int = Field(100, ge=1)  # an image; as SegInW's protocol keeps
     shorter_side_px: int | None = Field(None, ge=16)  # of the detector's input; None: as the model was trained
     longer_side_px: int | None = Field(None, ge=16)
-    precision: Literal["float32", "tf32", "bfloat16"] = (
-        "float32"  # of products of matrices; less is faster where the device has it
-    )
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; lower is faster where supported
     tiles: bool = False  # look at overlapping tiles beside the whole picture: for small objects in large images
     max_megapixels: int = Field(200, ge=1)  # larger images are set aside; Pillow's own bomb limit is 179
 
