@@ -5,7 +5,7 @@ each object seen one to four times, masks with wavy outlines of which a third ha
 process of its own; what it imported and its largest memory are told by that process. Seconds are on the wall, start of
 Python and imports included; `processor_seconds` do not depend on what else the machine is doing.
 
-    python benchmarks/decide_10k.py --out decide_10k.json
+    python -m benchmarks.decide_10k --out decide_10k.json
 """
 
 from __future__ import annotations
@@ -25,15 +25,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from autodistill_grounded_sam.config import DecideConfig
 from autodistill_grounded_sam.masks import encode_mask
 from autodistill_grounded_sam.ontology import ClassSpec, Ontology
-from autodistill_grounded_sam.store.files import write_json
-from autodistill_grounded_sam.store.store import Folder, StoreWriter
 from autodistill_grounded_sam.types import Candidates, Float32, ImageRecord, Mask, Rle, Sighting, Status
+from benchmarks.made_up_store import build_once, draw_blob, write_store
 
 WIDTH, HEIGHT = 640, 480
-PART_IMAGES = 512  # as RunConfig's default
 ONTOLOGY = Ontology(
     tuple(ClassSpec(f"class {n}", (f"thing {n}", f"other word {n}")) for n in range(8)),
     negatives=("wall", "floor", "sky", "shadow"),
@@ -62,40 +59,18 @@ def main() -> None:
     wanted = flags.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         run = (wanted.store or Path(temporary)) / "run"
-        candidates = prepare(run, wanted.images)
-        facts = {"images": wanted.images, "candidates": candidates, **measure(run)}
+        facts = {**build_once(run, wanted.images, lambda: build(run, wanted.images)), **measure(run)}
     show(facts)
     if wanted.out is not None:
         wanted.out.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def prepare(run: Path, images: int) -> int:
-    """Build the store unless it is there; the number of candidates in it."""
-    note = run / "benchmark.json"
-    if not note.exists():
-        print(f"building a store of {images} images in {run}", file=sys.stderr)
-        count = build_store(run, images)
-        write_json(note, {"images": images, "candidates": count})
-    built = json.loads(note.read_text("utf-8"))
-    if built["images"] != images:
-        raise SystemExit(f"{run} holds {built['images']} images, not {images}; name another --store")
-    return int(built["candidates"])
-
-
-def build_store(run: Path, count: int) -> int:
-    """Write `count` sightings and what `label` would have decided with; the number of candidates."""
+def build(run: Path, count: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    root = Path("/pictures")
-    images = [ImageRecord(f"{n:06d}.jpg", f"{n:064x}", root, WIDTH, HEIGHT) for n in range(count)]
-    identity = {"prompts": list(ONTOLOGY.prompts)}
-    folder, candidates = Folder(root, images), 0
-    with StoreWriter(run, identity, folder, batch_size=PART_IMAGES, part_images=PART_IMAGES, part_seconds=1e9) as store:
-        for window, start in enumerate(range(0, count, PART_IMAGES)):
-            rows = [Sighting(image, Status.SEEN, see(rng), dhash=0) for image in images[start : start + PART_IMAGES]]
-            candidates += sum(len(row.candidates) for row in rows if row.candidates is not None)
-            store.add(window, 0, rows)
-    write_json(run / "decide.json", {"decide": DecideConfig().model_dump(mode="json"), "ontology": ONTOLOGY.document()})
-    return candidates
+    images = [ImageRecord(f"{n:06d}.jpg", f"{n:064x}", Path("/pictures"), WIDTH, HEIGHT) for n in range(count)]
+    return {
+        "candidates": write_store(run, ONTOLOGY, images, lambda place: Sighting(images[place], Status.SEEN, see(rng), dhash=0))
+    }
 
 
 def see(rng: np.random.Generator) -> Candidates:
@@ -143,10 +118,7 @@ def paint(rng: np.random.Generator, centre: Any, radius: float) -> Mask:
     """A blob with a wavy outline of 64 corners, cut at the image's edge; one in three has specks beside it and pinholes."""
     canvas = Image.new("L", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(canvas)
-    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    reach = radius * (1 + 0.18 * np.sin(rng.integers(2, 9) * angle + rng.uniform(0, 6)) + rng.normal(0, 0.03, 64))
-    corners = np.stack([centre[0] + reach * np.cos(angle), centre[1] + reach * rng.uniform(0.5, 1.2) * np.sin(angle)], axis=1)
-    draw.polygon([tuple(corner) for corner in corners.tolist()], fill=1)
+    draw_blob(draw, rng, centre, radius, corners=64, flattest=0.5)
     if rng.random() < 1 / 3:
         for ink, spread in ((0, 0.4), (0, 0.4), (1, 1.1), (1, 1.1)):
             x, y = centre + rng.normal(0, radius * spread, 2)

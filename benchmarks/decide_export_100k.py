@@ -1,7 +1,7 @@
 """Decide and export 100,000 stored images of ten candidates each, as YOLO segments: time by stage, memory, number of labels.
 
-    python benchmarks/decide_export_100k.py --out decide_export_100k.json
-    python benchmarks/decide_export_100k.py --images 2000 --store /tmp/some_store   # a hundredth, the store kept
+    python -m benchmarks.decide_export_100k --out decide_export_100k.json
+    python -m benchmarks.decide_export_100k --images 2000 --store /tmp/some_store   # a hundredth, the store kept
 
 The store is made up but written by the real StoreWriter, beside real JPEGs of 64x48 to 160x120 pixels. Of ten candidates four are
 second looks at an object or score too low, the others become labels; masks have wavy outlines, and a fifth of them specks or
@@ -28,17 +28,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from autodistill_grounded_sam.config import DecideConfig
 from autodistill_grounded_sam.masks import boxes_xyxy, encode_mask
 from autodistill_grounded_sam.ontology import ClassSpec, Ontology
-from autodistill_grounded_sam.store.files import write_json
-from autodistill_grounded_sam.store.store import Folder, StoreWriter
 from autodistill_grounded_sam.types import Candidates, ImageRecord, Mask, Sighting, Status
+from benchmarks.made_up_store import build_once, draw_blob, write_store
 
 CANDIDATES = 10
 SECOND_LOOKS, WEAK = 2, 2  # of the candidates: an object seen once more, and one that scores below every threshold
 SIZES_WH = ((64, 48), (96, 72), (128, 96), (160, 120), (48, 64))
-PART_IMAGES = 512  # as RunConfig's default
 ONTOLOGY = Ontology(
     tuple(ClassSpec(f"class {n}", (f"thing {n}",)) for n in range(8)),
     negatives=("wall", "floor"),
@@ -71,38 +68,24 @@ def main() -> None:
     wanted = flags.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = wanted.store or Path(temporary)
-        prepare(folder, wanted.images)
+        build_once(folder, wanted.images, lambda: build(folder, wanted.images))
         facts = measure(folder / "out", wanted.images, wanted.format)
     show(facts)
     if wanted.out is not None:
         wanted.out.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def prepare(folder: Path, count: int) -> None:
-    """Paint the images and write the store, unless they are there."""
-    note = folder / "benchmark.json"
-    if not note.exists():
-        print(f"writing {count} images and their store into {folder}", file=sys.stderr)
-        build(folder, count)
-        write_json(note, {"images": count})
-    built = json.loads(note.read_text("utf-8"))
-    if built["images"] != count:
-        raise SystemExit(f"{folder} holds {built['images']} images, not {count}; name another --store")
-
-
-def build(folder: Path, count: int) -> None:
+def build(folder: Path, count: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    root, run = folder / "images", folder / "out" / "run"
+    root = folder / "images"
     root.mkdir(parents=True)
     images = [write_image(rng, root, number) for number in range(count)]
     hashes = rng.integers(0, 2**63, count)
-    identity, listed = {"prompts": list(ONTOLOGY.prompts)}, Folder(root, images)
-    with StoreWriter(run, identity, listed, batch_size=PART_IMAGES, part_images=PART_IMAGES, part_seconds=1e9) as store:
-        for window, start in enumerate(range(0, count, PART_IMAGES)):
-            some = range(start, min(count, start + PART_IMAGES))
-            rows = [Sighting(images[n], Status.SEEN, see(rng, images[n]), dhash=int(hashes[n])) for n in some]
-            store.add(window, 0, rows)
-    write_json(run / "decide.json", {"decide": DecideConfig().model_dump(mode="json"), "ontology": ONTOLOGY.document()})
+
+    def seen(place: int) -> Sighting:
+        return Sighting(images[place], Status.SEEN, see(rng, images[place]), dhash=int(hashes[place]))
+
+    return {"candidates": write_store(folder / "out" / "run", ONTOLOGY, images, seen)}
 
 
 def write_image(rng: np.random.Generator, root: Path, number: int) -> ImageRecord:
@@ -136,10 +119,7 @@ def paint(rng: np.random.Generator, width: int, height: int, centre: Any, radius
     """A blob with a wavy outline, cut at the image's edge; one in five has a speck beside it and a pinhole."""
     canvas = Image.new("L", (width, height))
     draw = ImageDraw.Draw(canvas)
-    angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    reach = radius * (1 + 0.18 * np.sin(rng.integers(2, 7) * angle + rng.uniform(0, 6)) + rng.normal(0, 0.03, 48))
-    corners = np.stack([centre[0] + reach * np.cos(angle), centre[1] + reach * rng.uniform(0.6, 1.2) * np.sin(angle)], axis=1)
-    draw.polygon([tuple(corner) for corner in corners.tolist()], fill=1)
+    draw_blob(draw, rng, centre, radius, corners=48, flattest=0.6)
     if rng.random() < 1 / 5:
         for ink, spread in ((0, 0.3), (1, 1.3)):
             draw.point([tuple((centre + rng.normal(0, radius * spread, 2)).tolist())], fill=ink)
