@@ -12,7 +12,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from autodistill_grounded_sam.detect.deformable import Levels, attend
+from autodistill_grounded_sam.detect.deformable import Looking, Shapes, attend
 from autodistill_grounded_sam.detect.fusion import FoldedFusion
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ class Read(NamedTuple):
 
 
 class Size(NamedTuple):
-    """What all images of one input size share. `centres` (cells, L, 2) are in cells of each level, `proposals` (cells, 4) are
-    logits of cxcywh, inf where `inside` (cells, 1) is not set."""
+    """What all images of one input size share. `centres` (cells, 2, n) are those of the cells on the map of each place that they
+    look at, in its cells; `proposals` (cells, 4) are logits of cxcywh, inf where `inside` (cells, 1) is not set."""
 
-    levels: Levels
+    shapes: Shapes
     positions: Tensor
     centres: Tensor
     proposals: Tensor
@@ -53,7 +53,10 @@ class FastGroundingDino:
 
     def __init__(self, model: Any) -> None:
         self._head, self._model = model, model.model
-        self._fusions = [FoldedFusion(layer.fusion_layer) for layer in self._model.encoder.layers]
+        encoder, decoder = self._model.encoder.layers, self._model.decoder.layers
+        self._fusions = [FoldedFusion(layer.fusion_layer) for layer in encoder]
+        self._looking_around = [Looking(layer.deformable_layer.self_attn) for layer in encoder]
+        self._looking_at = [Looking(layer.encoder_attn) for layer in decoder]
         self._size_of = lru_cache(maxsize=4)(self._size)
 
     @staticmethod
@@ -101,30 +104,12 @@ class FastGroundingDino:
         vision, batch = seen.features, len(seen.features)
         text = read.features.expand(batch, -1, -1)
         positions, mask = read.positions.expand(batch, -1, -1), read.mask.expand(batch, -1, -1)
-        for fusion, layer in zip(self._fusions, self._model.encoder.layers, strict=True):
+        for fusion, looking, layer in zip(self._fusions, self._looking_around, self._model.encoder.layers, strict=True):
             vision, text = fusion(vision, text)
             text, _ = layer.text_enhancer_layer(text, attention_masks=mask, position_embeddings=positions)
-            vision = torch.stack([self._look_around(one, layer.deformable_layer, seen.size) for one in vision])
+            vision = torch.stack([_look_around(one, layer.deformable_layer, looking, seen.size) for one in vision])
         proposals = self._propose(vision, text, seen.size)
         return self._decode(vision, text, proposals, seen.size)
-
-    def _look_around(self, vision: Tensor, layer: Any, size: Size) -> Tensor:
-        """An encoder layer's deformable attention and feed-forward net, over one image (cells, d), block by block."""
-        import torch
-
-        attention, blocks = layer.self_attn, []
-        values = attention.value_proj(vision).view(len(vision), attention.n_heads, -1)
-        step = _block(vision)
-        for start in range(0, len(vision), step):
-            cells = vision[start : start + step]
-            centres = size.centres[start : start + step, None, :, None]
-            looking = cells + size.positions[start : start + step]
-            offsets, weights = _offsets_and_weights(attention, looking)
-            taken = attend(values, offsets[..., 0] + centres[..., 0], offsets[..., 1] + centres[..., 1], weights, size.levels)
-            cells = _added(layer.self_attn_layer_norm, attention.output_proj(taken), cells)
-            cells = _added(layer.final_layer_norm, layer.fc2(layer.activation_fn(layer.fc1(cells))), cells)
-            blocks.append(cells)
-        return torch.cat(blocks)
 
     def _propose(self, vision: Tensor, text: Tensor, size: Size) -> Tensor:
         """Boxes (b, queries, 4), cxcywh, of the cells that answer the caption best."""
@@ -144,15 +129,16 @@ class FastGroundingDino:
         model, decoder = self._model, self._model.decoder
         queries = model.query_position_embeddings.weight.expand(len(vision), -1, -1)
         before, normed = boxes, queries
-        for layer, refine in zip(decoder.layers, decoder.bbox_embed, strict=True):
+        for layer, looking, refine in zip(decoder.layers, self._looking_at, decoder.bbox_embed, strict=True):
             places = original.encode_sinusoidal_position_embedding(boxes, num_pos_feats=model.config.d_model // 2)
             places = decoder.reference_points_head(places)
             asking = queries + places
             queries = _added(layer.self_attn_layer_norm, _attend(layer.self_attn, asking, asking, queries), queries)
             words = _attend(layer.encoder_attn_text, queries + places, text, text)
             queries = _added(layer.encoder_attn_text_layer_norm, words, queries)
+            asking = queries + places
             taken = torch.stack(
-                [self._look_at(layer.encoder_attn, *row, size) for row in zip(vision, queries + places, boxes, strict=True)]
+                [_look_at(layer.encoder_attn, looking, *row, size) for row in zip(vision, asking, boxes, strict=True)]
             )
             queries = _added(layer.encoder_attn_layer_norm, layer.encoder_attn.output_proj(taken), queries)
             queries = _added(layer.final_layer_norm, layer.fc2(layer.activation_fn(layer.fc1(queries))), queries)
@@ -161,19 +147,10 @@ class FastGroundingDino:
         logits = _match(self._head.class_embed[-1], normed, text)
         return logits, (self._head.bbox_embed[-1](normed) + torch.special.logit(before, eps=1e-5)).sigmoid()
 
-    def _look_at(self, attention: Any, vision: Tensor, looking: Tensor, boxes: Tensor, size: Size) -> Tensor:
-        """A decoder layer's deformable attention over one image: every query looks around in its own box."""
-        values = attention.value_proj(vision).view(len(vision), attention.n_heads, -1)
-        offsets, weights = _offsets_and_weights(attention, looking)
-        places = boxes[:, None, None, None, :2] + offsets / attention.n_points * boxes[:, None, None, None, 2:] * 0.5
-        x = places[..., 0] * size.levels.width[:, None] - 0.5
-        y = places[..., 1] * size.levels.height[:, None] - 0.5
-        return attend(values, x, y, weights, size.levels)
-
-    def _size(self, shapes: tuple[tuple[int, int], ...], device: torch.device) -> Size:
+    def _size(self, shapes: Shapes, device: torch.device) -> Size:
         import torch
 
-        model, levels = self._model, Levels.of(shapes, device)
+        model, maps = self._model, self._looking_around[0].maps(shapes, device)
         positions, shares, proposals = [], [], []
         for level, (height, width) in enumerate(shapes):
             picture = torch.ones((1, height, width), dtype=torch.bool, device=device)
@@ -187,15 +164,34 @@ class FastGroundingDino:
         boxes, share = torch.cat(proposals), torch.cat(shares)
         inside = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
         logits = torch.log(boxes / (1 - boxes)).masked_fill(~inside, float("inf"))
-        sides = torch.stack([levels.width, levels.height], dim=-1)
-        return Size(levels, torch.cat(positions), share[:, None] * sides - 0.5, logits, inside)
+        return Size(shapes, torch.cat(positions), share[..., None] * maps.sides - 0.5, logits, inside)
 
 
-def _offsets_and_weights(attention: Any, looking: Tensor) -> tuple[Tensor, Tensor]:
-    """Of `looking` (queries, d): offsets (queries, heads, L, points, 2) and weights (queries, heads, L, points)."""
-    shape = (len(looking), attention.n_heads, attention.n_levels, attention.n_points)
-    weights = attention.attention_weights(looking).view(*shape[:2], -1).softmax(dim=-1)
-    return attention.sampling_offsets(looking).view(*shape, 2), weights.view(shape)
+def _look_around(vision: Tensor, layer: Any, looking: Looking, size: Size) -> Tensor:
+    """An encoder layer's deformable attention and feed-forward net, over one image (cells, d), block by block."""
+    import torch
+
+    attention, blocks, step = layer.self_attn, [], _block(vision)
+    maps = looking.maps(size.shapes, vision.device)
+    values = torch.cat([attention.value_proj(cells) for cells in torch.split(vision, step)]).view(len(vision), maps.heads, -1)
+    for start in range(0, len(vision), step):
+        block = slice(start, start + step)
+        cells = vision[block]
+        offsets, weights = looking(cells + size.positions[block])
+        taken = attend(values, offsets + size.centres[block], weights, maps)
+        cells = _added(layer.self_attn_layer_norm, attention.output_proj(taken), cells)
+        cells = _added(layer.final_layer_norm, layer.fc2(layer.activation_fn(layer.fc1(cells))), cells)
+        blocks.append(cells)
+    return torch.cat(blocks)
+
+
+def _look_at(attention: Any, looking: Looking, vision: Tensor, asking: Tensor, boxes: Tensor, size: Size) -> Tensor:
+    """A decoder layer's deformable attention over one image: every query looks around in its own box."""
+    maps = looking.maps(size.shapes, vision.device)
+    values = attention.value_proj(vision).view(len(vision), maps.heads, -1)
+    offsets, weights = looking(asking)
+    places = boxes[:, :2, None] + offsets * (boxes[:, 2:, None] * (0.5 / attention.n_points))
+    return attend(values, places * maps.sides - 0.5, weights, maps)
 
 
 def _attend(attention: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class MaskDecoder:
         import torch
 
         self._model, self._decoder = model, model.mask_decoder
-        with torch.inference_mode():
+        with torch.no_grad():  # and not in inference mode: this decoder is trained as well
             self._positions: Tensor = model.get_image_wide_positional_embeddings()[0].flatten(1).T.contiguous()
 
     def see(self, embedding: Tensor) -> SeenImage:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
 BLOCK_CELLS = 512  # of the feed-forward net, for each thread of a CPU
@@ -31,25 +33,11 @@ def encode(encoder: Any, pixels: Tensor) -> Tensor:
 
 def _layer(layer: Any, states: Tensor) -> Tensor:
     """`states` (b, height, width, d), changed in place."""
-    batch, height, width, depth = states.shape
     attention = layer.attn
-    normed = layer.layer_norm1(states)
-    projected = attention.qkv(normed)
-    side = layer.window_size or height
-    if layer.window_size:
-        projected = _windows(projected, side, attention.qkv.bias)
-    windows = projected.view(
-        -1,
-        side,
-        projected.shape[-2] if layer.window_size else width,
-        3,
-        attention.num_attention_heads,
-        depth // attention.num_attention_heads,
-    )
-    seen = (attend_in_blocks if windows.device.type == "cpu" else attend_in_columns)(attention, windows)
-    if layer.window_size:
-        seen = _unwindowed(seen, batch, height, width)
-    flat, seen = states.view(-1, depth), seen.reshape(-1, depth)
+    windows = _project(layer, states)
+    answer = (attend_in_blocks if windows.device.type == "cpu" else attend_in_columns)(attention, windows.flatten(1, 4))
+    seen = _picture(answer.view(*windows.shape[1:5], *answer.shape[1:]), states)
+    flat, seen = states.view(-1, states.shape[-1]), seen.flatten(0, 2)
     step = BLOCK_CELLS * _threads(states)
     for start in range(0, len(flat), step):
         cells = flat[start : start + step]
@@ -58,32 +46,80 @@ def _layer(layer: Any, states: Tensor) -> Tensor:
     return states
 
 
-def attend_in_blocks(attention: Any, windows: Tensor) -> Tensor:
-    """(n, rows, columns, d) from `windows` (n, rows, columns, 3, heads, channels), which hold query, key and value."""
+def _project(layer: Any, states: Tensor) -> Tensor:
+    """Query, key and value of `states`, window by window: (3, b, down, across, heads, rows, columns, channels)."""
     import torch
 
-    count, rows, columns, _, heads, _ = windows.shape
-    query, key, value = _split(windows)
+    attention = layer.attn
+    batch, height, width, depth = states.shape
+    rows, columns = (layer.window_size,) * 2 if layer.window_size else (height, width)
+    strips = [attention.qkv(layer.layer_norm1(strip)) for strip in torch.split(states, rows, dim=1)]
+    heads = attention.num_attention_heads
+    windows: Tensor = strips[0].new_empty(
+        (3, batch, len(strips), -(-width // columns), heads, rows, columns, depth // heads),
+    )
+    places = windows.permute(1, 2, 3, 5, 6, 0, 4, 7)  # (b, down, across, rows, columns, 3, heads, channels)
+    filling = 0 if attention.qkv.bias is None else attention.qkv.bias.view(places.shape[5:])
+    places[:, -1, :, height - rows * (len(strips) - 1) :] = filling
+    places[:, :, -1, :, width - columns * (places.shape[2] - 1) :] = filling
+    for index, strip in enumerate(strips):
+        for windowed, cells in _same_cells(places[:, index], torch.unflatten(strip, -1, places.shape[5:])):
+            windowed.copy_(cells)
+    return windows
+
+
+def _picture(answer: Tensor, states: Tensor) -> Tensor:
+    """(b, height, width, d) of `states`, from `answer` (b, down, across, heads, rows, columns, channels)."""
+    import torch
+
+    heads, rows, _, channels = answer.shape[3:]
+    picture = answer.new_empty((*states.shape[:3], heads, channels))
+    for index, strip in enumerate(torch.split(picture, rows, dim=1)):
+        for windowed, cells in _same_cells(answer[:, index].permute(0, 1, 3, 4, 2, 5), strip):
+            cells.copy_(windowed)
+    return picture.flatten(3)
+
+
+def _same_cells(windows: Tensor, strip: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views of the same cells in `windows` (b, windows across, rows, columns, ...) and `strip` (b, height, width, ...)."""
+    import torch
+
+    columns = windows.shape[3]
+    whole, rest = divmod(strip.shape[2], columns)
+    windows = windows[:, :, : strip.shape[1]]
+    if whole:
+        yield windows[:, :whole].transpose(1, 2), torch.unflatten(strip[:, :, : whole * columns], 2, (whole, columns))
+    if rest:
+        yield windows[:, whole, :, :rest], strip[:, :, whole * columns :]
+
+
+def attend_in_blocks(attention: Any, windows: Tensor) -> Tensor:
+    """(n, rows, columns, channels) from `windows` (3, n, rows, columns, channels), which are query, key and value of n heads."""
+    import torch
+
+    query, key, value = windows
+    count, rows, columns, _ = query.shape
     keys, values = key.flatten(1, 2).transpose(1, 2), value.flatten(1, 2)
     answer = torch.empty_like(query)
     positions = _relative_positions(attention, rows, columns)
-    cells = rows * columns
-    budget = BLOCK_BYTES * torch.get_num_threads() // (4 * cells)
-    together = max(1, budget // cells)  # whole windows of one head each, or else rows of one
-    row_step = rows if budget >= cells else max(1, budget // columns)
-    for first in range(0, count * heads, together):
+    cells, threads = rows * columns, torch.get_num_threads()
+    at_once = BLOCK_BYTES // (4 * cells)  # rows of logits a thread
+    together = threads * max(1, at_once // cells)  # heads; each thread then works on its own
+    row_step = rows if at_once >= cells else max(1, at_once // columns)
+    for first in range(0, count, together):
         part = slice(first, first + together)
+        if positions is not None:
+            for_rows = torch.einsum("nrcd,rkd->nrck", query[part], positions[0])[..., None]
+            for_columns = torch.einsum("nrcd,ckd->nrck", query[part], positions[1])[..., None, :]
         for row in range(0, rows, row_step):
-            asking = query[part, row : row + row_step]
-            logits = torch.bmm(asking.flatten(1, 2) * attention.scale, keys[part])
+            asking = slice(row, row + row_step)
+            logits = torch.bmm(query[part, asking].flatten(1, 2) * attention.scale, keys[part])
             if positions is not None:
-                by_row, by_column = positions
-                grid = logits.view(len(asking), -1, columns, rows, columns)
-                grid += torch.einsum("nrcd,rkd->nrck", asking, by_row[row : row + row_step])[..., None]
-                grid += torch.einsum("nrcd,ckd->nrck", asking, by_column)[..., None, :]
-            shares = logits.softmax(dim=-1)
-            answer[part, row : row + row_step] = torch.bmm(shares, values[part]).view_as(asking)
-    return _joined(answer, heads)
+                grid = logits.view(len(logits), -1, columns, rows, columns)
+                grid += for_rows[:, asking]
+                grid += for_columns[:, asking]
+            answer[part, asking] = torch.bmm(logits.softmax(dim=-1), values[part]).view_as(answer[part, asking])
+    return answer
 
 
 def attend_in_columns(attention: Any, windows: Tensor) -> Tensor:
@@ -91,8 +127,8 @@ def attend_in_columns(attention: Any, windows: Tensor) -> Tensor:
     vectors, is what the bias adds to their product."""
     import torch
 
-    _, rows, columns, _, heads, _ = windows.shape
-    query, key, value = _split(windows)
+    query, key, value = windows
+    _, rows, columns, _ = query.shape
     asking, asked = [query * attention.scale], [key]
     positions = _relative_positions(attention, rows, columns)
     if positions is not None:
@@ -102,24 +138,13 @@ def attend_in_columns(attention: Any, windows: Tensor) -> Tensor:
         asked += [row[:, None].expand(len(key), -1, columns, -1), column.expand(len(key), rows, -1, -1)]
         filling = key.new_zeros((*key.shape[:3], -(key.shape[-1] + rows + columns) % 8))  # what kernels want a width to divide by
         asking, asked = [*asking, filling], [*asked, filling]
+    heads = attention.num_attention_heads
     query, key, value = (
         torch.unflatten(torch.cat(states, dim=-1).flatten(1, 2), 0, (-1, heads)) for states in (asking, asked, [value])
     )
     answer = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0)
-    return _joined(answer.flatten(0, 1).reshape(-1, rows, columns, answer.shape[-1]), heads)
-
-
-def _split(windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value, each (n * heads, rows, columns, channels)."""
-    count, rows, columns, _, heads, channels = windows.shape
-    query, key, value = windows.permute(3, 0, 4, 1, 2, 5).reshape(3, count * heads, rows, columns, channels).unbind(0)
-    return query, key, value
-
-
-def _joined(answer: Tensor, heads: int) -> Tensor:
-    import torch
-
-    return torch.unflatten(answer, 0, (-1, heads)).permute(0, 2, 3, 1, 4).flatten(3)
+    answer = answer.flatten(0, 1)
+    return answer.view(-1, rows, columns, answer.shape[-1])
 
 
 def _relative_positions(attention: Any, rows: int, columns: int) -> tuple[Tensor, Tensor] | None:
@@ -127,27 +152,6 @@ def _relative_positions(attention: Any, rows: int, columns: int) -> tuple[Tensor
     if not attention.use_rel_pos:
         return None
     return attention.get_rel_pos(rows, rows, attention.rel_pos_h), attention.get_rel_pos(columns, columns, attention.rel_pos_w)
-
-
-def _windows(projected: Tensor, side: int, bias: Tensor | None) -> Tensor:
-    """Windows (n, side, side, d) of (b, height, width, d); what is beyond the picture holds `bias`."""
-    batch, height, width, depth = projected.shape
-    down, right = -(-height // side), -(-width // side)
-    if (down * side, right * side) != (height, width):
-        padded = projected.new_zeros((batch, down * side, right * side, depth))
-        if bias is not None:
-            padded[:, height:] = bias
-            padded[:, :, width:] = bias
-        padded[:, :height, :width] = projected
-        projected = padded
-    return projected.view(batch, down, side, right, side, depth).transpose(2, 3).reshape(-1, side, side, depth)
-
-
-def _unwindowed(windows: Tensor, batch: int, height: int, width: int) -> Tensor:
-    side, depth = windows.shape[1], windows.shape[-1]
-    down, right = -(-height // side), -(-width // side)
-    whole = windows.view(batch, down, right, side, side, depth).transpose(2, 3).reshape(batch, down * side, right * side, depth)
-    return whole[:, :height, :width]
 
 
 def _threads(states: Tensor) -> int:

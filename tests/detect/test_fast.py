@@ -15,7 +15,7 @@ from transformers import AutoModelForZeroShotObjectDetection
 from transformers.models.grounding_dino.modeling_grounding_dino import MultiScaleDeformableAttention
 
 from autodistill_grounded_sam.detect import fast as fast_module
-from autodistill_grounded_sam.detect.deformable import Levels, gather, sample
+from autodistill_grounded_sam.detect.deformable import Maps, gather, sample
 from autodistill_grounded_sam.detect.fast import FastGroundingDino
 from autodistill_grounded_sam.detect.fusion import FoldedFusion
 from autodistill_grounded_sam.detect.grounding_dino import GroundingDino
@@ -134,8 +134,7 @@ def test_both_ways_equal_that_of_transformers(shapes: list[tuple[int, int]], see
     places = 0.5 + spread * torch.randn((queries, heads, len(shapes), points, 2), generator=random)
     weights = torch.randn((queries, heads, len(shapes), points), generator=random)
     expected = MultiScaleDeformableAttention()(values[None], None, shapes, None, places[None], weights[None], 64)[0]
-    sides = torch.tensor([(width, height) for height, width in shapes], dtype=torch.float32)
-    x, y = (places * sides[:, None] - 0.5).unbind(-1)
-    levels = Levels.of(tuple(shapes), torch.device("cpu"))
+    maps = Maps.of(tuple(shapes), heads, points, torch.device("cpu"))
+    at = places.movedim(-1, 1).flatten(2) * maps.sides - 0.5
     for way in (gather, sample):
-        torch.testing.assert_close(way(values, x, y, weights, levels), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(way(values, at, weights.flatten(1), maps), expected, atol=1e-5, rtol=1e-4)

@@ -35,9 +35,9 @@ class Recipe:
     detector_minutes: float = 65.0
     detector_sharp_minutes: float = 55.0
     outlines_minutes: float = 8.0
-    segmenter_minutes: float = 45.0
-    segmenter_sharp_minutes: float = 75.0
-    segmenter_fine_minutes: float = 15.0
+    segmenter_minutes: float = 40.0
+    segmenter_sharp_minutes: float = 65.0
+    segmenter_fine_minutes: float = 45.0
 
 
 def held_batch(scenes: Scenes) -> Batch:
