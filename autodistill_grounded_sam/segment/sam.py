@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from autodistill_grounded_sam.errors import ConfigError, RecordError, WeightsError
 from autodistill_grounded_sam.loading import Precision, inference, quiet_loading
 from autodistill_grounded_sam.masks import encode_mask
-from autodistill_grounded_sam.segment.decoder import MaskDecoder, SeenImage
+from autodistill_grounded_sam.segment.decoder import MaskDecoder
 from autodistill_grounded_sam.segment.encoder import encode
 from autodistill_grounded_sam.segment.official import DECODER_LAYER_NORM_EPS, load_official
 from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
@@ -84,29 +86,40 @@ class Sam:
                 raise RecordError(f"an image must be RGB, uint8 (height, width, 3), got {image.dtype} of shape {image.shape}")
         done = [_without_masks(found, image) for found, image in zip(candidates, images, strict=True)]
         busy = [i for i, image in enumerate(images) if len(_boxes_with_area(done[i].xyxy, image)[0])]
-        with torch.inference_mode():
-            step = self._images_per_call or max(1, len(busy))
+        with torch.inference_mode(), ThreadPoolExecutor(1, thread_name_prefix="masks") as beside:
+            # A GPU goes on with the next image while the processor makes run-length codes of this one's masks.
+            finish = _at_once if self._device.startswith("cpu") else beside.submit
+            step, finished = self._images_per_call or max(1, len(busy)), []
             for start in range(0, len(busy), step):
                 part = busy[start : start + step]
                 for i, embedding in zip(part, self._embed([images[i] for i in part]), strict=True):
-                    done[i] = self._segment_one(embedding, images[i], done[i])
+                    decoded = self._decode(embedding, images[i], done[i])
+                    finished.append(finish(self._masks, done[i], images[i].shape[:2], decoded))
+            for i, future in zip(busy, finished, strict=True):
+                done[i] = future.result()
         return done
 
-    def _segment_one(self, embedding: Tensor, image: RgbImage, found: Candidates) -> Candidates:
+    def _decode(self, embedding: Tensor, image: RgbImage, found: Candidates) -> Decoded:
+        import torch
+
         height, width = image.shape[:2]
         fitted_height, fitted_width = fitted_size(height, width, self._square_px)
-        index, xyxy = _boxes_with_area(found.xyxy, image)
-        scale = np.array([fitted_width / width, fitted_height / height] * 2)
-        rle, score = list(found.rle or ()), np.zeros(len(found), np.float32)
+        rows, xyxy = _boxes_with_area(found.xyxy, image)
+        scaled = torch.from_numpy((xyxy * ([fitted_width / width, fitted_height / height] * 2)).astype(np.float32))
         seen = self._decoder.see(embedding)
-        upsampling: Upsampling | None = None
-        for start in range(0, len(index), self._boxes_per_call):
-            rows = index[start : start + self._boxes_per_call]
-            logits, iou = self._decode(seen, (xyxy[start : start + len(rows)] * scale).astype(np.float32))
-            score[rows] = iou.clip(0, 1)
-            upsampling = upsampling or Upsampling(logits, self._square_px, (fitted_height, fitted_width), (height, width))
-            for row, mask_logits in zip(rows, logits, strict=True):
-                rle[row] = encode_mask(upsampling.mask(mask_logits))
+        calls = [
+            self._decoder.decode(seen, boxes.to(self._device), self._best_of_three)
+            for boxes in torch.split(scaled, self._boxes_per_call)
+        ]
+        return Decoded(rows, [logits.cpu() for logits, _ in calls], torch.cat([iou for _, iou in calls]).cpu().numpy())
+
+    def _masks(self, found: Candidates, shape: tuple[int, int], decoded: Decoded) -> Candidates:
+        """`found` with masks of `shape` (height, width)."""
+        rle, score = list(found.rle or ()), np.zeros(len(found), np.float32)
+        score[decoded.rows] = decoded.iou.clip(0, 1)
+        upsampling = Upsampling(decoded.logits[0].shape[-1], self._square_px, fitted_size(*shape, self._square_px), shape)
+        for row, mask_logits in zip(decoded.rows, chain.from_iterable(decoded.logits), strict=True):
+            rle[row] = encode_mask(upsampling.mask(mask_logits))
         return replace(found, rle=tuple(rle), mask_score=score)
 
     def _embed(self, images: Sequence[RgbImage]) -> Tensor:
@@ -117,12 +130,14 @@ class Sam:
         with inference(self._device, self._precision):
             return encode(self._model.vision_encoder, pixels.to(self._device)).float()
 
-    def _decode(self, seen: SeenImage, xyxy: Float32) -> tuple[Tensor, Float32]:
-        """Low-resolution logits (n, low, low) and predicted IoU (n,) for boxes in pixels of the resized image."""
-        import torch
 
-        logits, iou = self._decoder.decode(seen, torch.from_numpy(xyxy).to(self._device), self._best_of_three)
-        return logits, iou.cpu().numpy()
+class Decoded(NamedTuple):
+    """Of one image, on the processor: the `rows` of its candidates that have an area, their `logits` (n, low, low), call by call,
+    and predicted `iou` (n,)."""
+
+    rows: npt.NDArray[np.intp]
+    logits: list[Tensor]
+    iou: Float32
 
 
 class Upsampling:
@@ -132,10 +147,9 @@ class Upsampling:
     `postprocess_masks` and allows to compute no more than the part of a mask that can be positive, in bands of bounded size.
     """
 
-    def __init__(self, logits: Tensor, square_px: int, fitted: tuple[int, int], original: tuple[int, int]) -> None:
-        low = logits.shape[-1]
+    def __init__(self, low: int, square_px: int, fitted: tuple[int, int], original: tuple[int, int]) -> None:
         self._rows, self._columns = (
-            _interpolation(low, square_px, kept, full).to(logits.device) for kept, full in zip(fitted, original, strict=True)
+            _interpolation(low, square_px, kept, full) for kept, full in zip(fitted, original, strict=True)
         )
 
     def mask(self, logits: Tensor) -> npt.NDArray[np.uint8]:
@@ -149,8 +163,15 @@ class Upsampling:
         for x in range(x1, x2, BAND_PX):
             band = self._columns[x : min(x + BAND_PX, x2)]
             first, last = _span(band.amax(dim=0))
-            mask.T[x : x + len(band), y1:y2] = (band[:, first:last] @ tall[first:last] > 0).cpu().numpy()
+            mask.T[x : x + len(band), y1:y2] = (band[:, first:last] @ tall[first:last] > 0).numpy()
         return mask
+
+
+def _at_once(work: Callable[..., Candidates], *arguments: Any) -> Future[Candidates]:
+    """`submit` of an executor that has no thread."""
+    future: Future[Candidates] = Future()
+    future.set_result(work(*arguments))
+    return future
 
 
 def fitted_size(height: int, width: int, longest_px: int) -> tuple[int, int]:

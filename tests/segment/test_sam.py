@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch.nn.functional import interpolate
 from autodistill_grounded_sam.errors import ConfigError, RecordError
 from autodistill_grounded_sam.masks import areas, decode_mask, mask_iou
 from autodistill_grounded_sam.protocols import Segmenter
+from autodistill_grounded_sam.segment import sam as sam_module
 from autodistill_grounded_sam.segment.sam import Sam, Upsampling, fitted_size, square_pixels
 from autodistill_grounded_sam.testing import check_segmenter
 
@@ -140,14 +142,14 @@ def test_best_of_three_keeps_the_guess_that_sam_rates_best(folder, picture, boxe
     with torch.inference_mode():
         embedding = sam._embed([image])
         three = sam._model(image_embeddings=embedding, input_boxes=torch.from_numpy(boxes)[None], multimask_output=True)
-        logits, iou = sam._decode(sam._decoder.see(embedding[0]), boxes)
+        logits, iou = sam._decoder.decode(sam._decoder.see(embedding[0]), torch.from_numpy(boxes), best_of_three=True)
     best = three.iou_scores[0].argmax(1)
     assert len(set(best.tolist())) > 1, "the same guess is best everywhere: this test would prove nothing"
     for row, guess in enumerate(best):
         torch.testing.assert_close(logits[row], three.pred_masks[0, row, guess], atol=1e-3, rtol=1e-4)
-        assert iou[row] == pytest.approx(float(three.iou_scores[0, row, guess]), abs=1e-4)
+        assert float(iou[row]) == pytest.approx(float(three.iou_scores[0, row, guess]), abs=1e-4)
     with torch.inference_mode():
-        single, _ = Sam(str(folder))._decode(sam._decoder.see(embedding[0]), boxes)
+        single, _ = sam._decoder.decode(sam._decoder.see(embedding[0]), torch.from_numpy(boxes), best_of_three=False)
     assert not torch.allclose(single, logits)
 
 
@@ -194,7 +196,7 @@ def test_upsampling_equals_two_bilinear_steps(height, width, seed, bias):
     fitted = fitted_size(height, width, square)
     steps = interpolate(logits[None, None], (square, square), mode="bilinear", align_corners=False)[..., : fitted[0], : fitted[1]]
     expected = interpolate(steps, (height, width), mode="bilinear", align_corners=False)[0, 0].numpy()
-    mask = Upsampling(logits, square, fitted, (height, width)).mask(logits)
+    mask = Upsampling(low, square, fitted, (height, width)).mask(logits)
     certain = abs(expected) > 1e-4  # nearer to 0 than that, rounding decides
     np.testing.assert_array_equal(mask[certain], expected[certain] > 0)
     assert mask.dtype == np.uint8 and mask.shape == (height, width) and mask.flags.f_contiguous
@@ -252,11 +254,24 @@ def test_a_gpu_gives_the_same_masks(sam, folder, picture, boxed):
     np.testing.assert_allclose(here.mask_score, there.mask_score, atol=1e-2)
 
 
+def test_codes_of_masks_made_beside_a_gpu_are_the_same(sam, picture, boxed, monkeypatch):
+    images, boxes = (
+        [picture(70, 100), picture(96, 50), picture(30, 30)],
+        [boxed((10, 10, 70, 60)), boxed(), boxed((1, 2, 29, 28))],
+    )
+    here = sam.segment(images, boxes)
+    monkeypatch.setattr(sam_module, "_at_once", lambda work, *arguments: pool.submit(work, *arguments))
+    with ThreadPoolExecutor(1) as pool:
+        beside = sam.segment(images, boxes)
+    assert [found.rle for found in here] == [found.rle for found in beside]
+    assert [found.mask_score.tolist() for found in here] == [found.mask_score.tolist() for found in beside]
+
+
 def test_the_mask_is_where_the_logits_are(sam, picture, boxed):
     """The frame: x to the right, y down; padding is cut off, not squeezed in."""
     logits = torch.full((32, 32), -1.0)
     logits[2:6, 20:28] = 1.0  # rows 2..5, columns 20..27 of the square of 128 px: y 8..24, x 80..112
-    mask = Upsampling(logits, 128, (64, 128), (640, 1280)).mask(logits)
+    mask = Upsampling(32, 128, (64, 128), (640, 1280)).mask(logits)
     ys, xs = np.nonzero(mask)
     np.testing.assert_allclose([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], [800, 80, 1120, 240], atol=8)
     assert decode_mask(sam.segment([picture(64, 128)], [boxed((80, 8, 112, 24))])[0].rle[0]).shape == (64, 128)
