@@ -20,8 +20,8 @@ from transformers.utils import logging
 from autodistill_grounded_sam.detect.grounding_dino import (
     MOST_TO_MERGE,
     GroundingDino,
+    Inputs,
     _enough_cells,
-    _Inputs,
     merge_captions,
 )
 from autodistill_grounded_sam.errors import ConfigError, OntologyError, RecordError, WeightsError
@@ -30,7 +30,7 @@ from autodistill_grounded_sam.protocols import Detector
 from autodistill_grounded_sam.types import Candidates
 
 PROMPTS = ["red cat", "dog", "t-shirt", "fire machine"]
-OFFICIAL = _Inputs(800, 1333, None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OFFICIAL = Inputs(800, 1333, None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def picture(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:

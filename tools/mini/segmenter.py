@@ -21,9 +21,9 @@ from transformers import (
     SamVisionConfig,
 )
 
+from autodistill_grounded_sam.adapt.learning import descend, follow
 from tools.mini.backbone import cell_names
 from tools.mini.data import Batch, Scenes, batches
-from tools.mini.learning import descend, follow
 
 IMAGE_PX, PATCH_PX = 320, 8  # of the shipped segmenter
 WIDTH = 128  # of the mask decoder
