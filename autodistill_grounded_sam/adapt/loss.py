@@ -19,6 +19,9 @@ from torchvision.ops import box_convert, generalized_box_iou, generalized_box_io
 FOCAL_ALPHA = 0.5  # 0.25 leaves the scores of good boxes near 0.25; with 0.5 the classic threshold 0.35 fits
 FOCAL_GAMMA = 2.0
 CLASS_WEIGHT, L1_WEIGHT, GIOU_WEIGHT = 2.0, 5.0, 2.0
+# The three weights are for names of a few tokens. A name that a small vocabulary spells letter by letter ("red blood cell" is ten
+# tokens to `mini`) counts no more, or its naming would drown its placing.
+TOKENS_OF_A_NAME = 2
 PROPOSALS_PER_OBJECT = 4
 _LARGEST_LOGIT = 12.0  # of a first-stage box: cells at the edge of the image propose infinite ones
 
@@ -62,8 +65,8 @@ def stage_loss(logits: Tensor, boxes: Tensor, targets: Sequence[Target], many: b
     wanted = torch.zeros_like(logits)
     for k, (row, column) in enumerate(pairs):
         wanted[k, row] = targets[k].tokens[column]
-    naming = focal(logits, wanted).sum()
     matched = max(1, sum(len(row) for row, _ in pairs))
+    naming = focal(logits, wanted).sum() * min(1, TOKENS_OF_A_NAME * matched / max(1, float(wanted.sum())))
     found = torch.cat([boxes[k, row] for k, (row, _) in enumerate(pairs)])
     truth = torch.cat([target.boxes[column] for target, (_, column) in zip(targets, pairs, strict=True)])
     giou = generalized_box_iou_loss(box_convert(found, "cxcywh", "xyxy"), box_convert(truth, "cxcywh", "xyxy"), reduction="sum")

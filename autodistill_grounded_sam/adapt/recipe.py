@@ -29,8 +29,9 @@ FREEZE_BACKBONE_BELOW = 200  # images: fewer of them spoil what a large backbone
 class Recipe:
     """Everything beside the data and the parent that the adapted weights depend on.
 
-    `steps` None: as many as fit into `minutes`, found out at the start. `frozen` are prefixes of parameter names. `turns` learns
-    quarter turns as well. The learning rate is of everything but the backbone, which gets `backbone_share` of it.
+    Either `steps` or `minutes` is given: as many steps as fit into them, found out at the start. `frozen` are prefixes of
+    parameter names. `turns` learns quarter turns as well. The learning rate is of everything but the backbone, which gets
+    `backbone_share` of it.
     """
 
     shorter_side_px: int
@@ -38,7 +39,7 @@ class Recipe:
     queries: int
     seed: int = 0
     steps: int | None = None
-    minutes: float | None = 10.0
+    minutes: float | None = None
     batch: int = 4
     learning_rate: float = 5e-4
     backbone_share: float = 0.5
@@ -50,10 +51,13 @@ def choose_recipe(examples: Sequence[Example], model: Any, trained_wh: tuple[int
     """The recipe for these examples; `trained_wh` are the (shorter, longer) sides that the model was trained at, `wishes` are
     fields of Recipe that the user has set (None: not)."""
     shorter, longer = trained_wh
+    wanted = wishes.pop("shorter_side_px", None)
     small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL
-    if small:
+    if wanted is not None:
+        shorter = wanted
+    elif small:
         shorter = max(shorter, min(LARGEST_SMALL_SIDE_PX, _side_for(examples)))
-        longer = round(trained_wh[1] * shorter / trained_wh[0])
+    longer = round(longer * shorter / trained_wh[0])
     chosen: dict[str, Any] = {
         "shorter_side_px": shorter,
         "longer_side_px": longer,

@@ -36,7 +36,7 @@ PATIENCE = 5  # looks without a better AP before learning stops
 AS_GOOD = 0.01  # of AP: the later of two weights as good as this has seen more, and so few images cannot tell them apart
 WARM_UP_STEPS, FLAT_SHARE = 50, 0.4
 TIMED_STEPS = 8  # by which minutes are turned into steps; the first of them is not counted
-SAVE_SECONDS = 60.0
+SAVE_SECONDS = 30.0  # what a kill costs at most
 
 
 # Called with (step, steps, figures) after each look at the held-out images; without any of these the loss is the one figure.
@@ -95,11 +95,10 @@ class Training:
         while state.step < state.steps and not self._stopped():
             losses.append(self._step(state.step, state.steps))
             state.step += 1
-            looked = state.step % max(1, state.steps // LOOKS) == 0 or state.step == state.steps
-            if looked:
+            if state.step % max(1, state.steps // LOOKS) == 0 or state.step == state.steps:
                 self._look(float(np.mean(losses)), on_look)
                 losses = []
-            if looked or time.monotonic() - saved > SAVE_SECONDS:
+            if time.monotonic() - saved > SAVE_SECONDS:
                 self._save(unfinished)
                 saved = time.monotonic()
         if state.best:
