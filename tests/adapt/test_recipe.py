@@ -28,12 +28,18 @@ def model(parameters: float, queries: int = 40) -> Any:
 
 @pytest.mark.parametrize(
     ("side_px", "shorter"),
-    [(240, 160), (60, 160), (40, 256), (4, 480)],  # large enough; 20 px in steps of 32; the most that a small model can learn
+    [(240, 160), (72, 160), (60, 192), (4, 480)],  # large enough; 24 px in steps of 32; the most that a small model can learn
 )
 def test_the_input_of_a_small_model_follows_the_objects(side_px: float, shorter: int) -> None:
     recipe = choose_recipe([example("x", side_px)], model(2e6), (160, 640))
     assert recipe.shorter_side_px == shorter
     assert recipe.longer_side_px == shorter * 4
+
+
+def test_the_input_follows_the_smallest_class_and_not_its_smallest_object() -> None:
+    many, few = example("x", 240, 50), example("y", 60, 3, (1,))
+    few.xyxy[0, 2:] = 12
+    assert choose_recipe([many, few], model(2e6), (160, 640)).shorter_side_px == 192
 
 
 def test_a_large_model_keeps_its_input_and_its_text() -> None:
