@@ -198,6 +198,7 @@ def adapt(
     ontology: OntologyFlag,
     out: Annotated[Path, typer.Option("--out", help="The weights folder to write.")],
     detector: Annotated[str, typer.Option("--detector", help="The parent: mini, a hub id, or a path.")] = "mini",
+    segmenter: Annotated[Optional[str], typer.Option("--segmenter", help="Its mask decoder learns as well, from masks.")] = None,  # noqa: UP045
     minutes: Annotated[Optional[float], typer.Option("--minutes", help="How long to learn, about (10).")] = None,  # noqa: UP045
     steps: Annotated[Optional[int], typer.Option("--steps", help="How long, to the very same weights.")] = None,  # noqa: UP045
     seed: Annotated[int, typer.Option("--seed")] = 0,
@@ -215,7 +216,7 @@ def adapt(
 
     _ontology(ontology, json)
     result = adapt_weights(
-        images, annotations, ontology, out, detector=detector, minutes=minutes, steps=steps, seed=seed,
+        images, annotations, ontology, out, detector=detector, segmenter=segmenter, minutes=minutes, steps=steps, seed=seed,
         turns=turns, shorter_side_px=shorter_side, device=device, offline=offline, on_look=None if json else cli_output.tell_look,
     )  # fmt: skip
     cli_output.show_adapted(result, json)

@@ -139,7 +139,8 @@ def show_adapted(result: Any, as_object: bool) -> None:
                 "figures_before": dict(result.figures_before), "recipe": dict(result.recipe), "images": result.images,
                 "held_out": result.held_out, "steps": result.steps, "left_out": dict(left_out),
                 "faults": [[fault.image, fault.reason, fault.detail] for fault in result.faults],
-                "warnings": list(result.warnings), "command": result.command,
+                "warnings": list(result.warnings), "command": result.command, "mask_iou": dict(result.mask_iou),
+                "segmenter": None if result.segmenter is None else str(result.segmenter),
             }
         )  # fmt: skip
         return
@@ -155,7 +156,10 @@ def show_adapted(result: Any, as_object: bool) -> None:
     if result.figures:
         pairs = [f"{name} {result.figures_before[name]:.3f} -> {value:.3f}" for name, value in result.figures.items()]
         out.print(f"on {result.held_out} of them that were held out: {', '.join(pairs)}")
-    out.print(f"use it with --detector {escape(str(result.weights))}")
+    if result.mask_iou:
+        out.print(f"mask IoU from true boxes {result.mask_iou['before']:.3f} -> {result.mask_iou['adapted']:.3f}")
+    segmenter = f" --segmenter {result.segmenter}" if result.segmenter else ""
+    out.print(f"use it with --detector {escape(str(result.weights) + segmenter)}")
 
 
 def show_run(summary: Any, as_object: bool) -> None:

@@ -34,6 +34,10 @@ def readme(card: Mapping[str, Any], name: str) -> str:
         )
     else:
         told = "No image could be held out, so how well these weights find anything was not measured."
+    iou, cutter = card.get("mask IoU"), card.get("segmenter")
+    if cutter:
+        told += f"\n\n`segmenter/` is {cutter['name']} with a mask decoder that learnt the masks ({cutter['licence']})"
+        told += f": mean mask IoU from true boxes {iou['before']:.3f} before, {iou['adapted']:.3f} after." if iou else "."
     frozen = ", ".join(recipe["frozen"]) or "nothing"
     return f"""---
 base_model: {card["parent"]["name"]}

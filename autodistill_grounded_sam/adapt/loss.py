@@ -1,4 +1,4 @@
-"""A detector's loss, on the public outputs of transformers' Grounding DINO and MM Grounding DINO.
+"""The losses: a detector's, on the public outputs of transformers' Grounding DINO and MM Grounding DINO; a mask decoder's.
 
 transformers' own `labels=` path gives the two-stage head no gradient (the first-stage boxes are detached, the first-stage logits
 come from learnt queries) and mixes up tokens where the prompts of a batch differ. So: one-to-one matching for each decoder layer
@@ -120,3 +120,19 @@ def detector_loss(model: Any, outputs: Any, tokens: int, targets: Sequence[Targe
         total = total + stage_loss(logits, boxes, targets, many=False)
         reference = outputs.intermediate_reference_points[:, layer]
     return total
+
+
+def mask_loss(logits: Tensor, iou_guess: Tensor, truth: Tensor) -> Tensor:
+    """Of n masks at the mask grid: cross-entropy by the object's extent, dice, and the error of the guessed IoU (n,).
+
+    `logits` (n, h, w); `truth` (n, h, w) is the share of each cell that the object covers.
+    """
+    entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum((-2, -1))
+    area = truth.sum((-2, -1)).clamp(min=4)
+    probability = logits.sigmoid()
+    dice = 1 - (2 * (probability * truth).sum((-2, -1)) + 1) / (probability.sum((-2, -1)) + area + 1)
+    with torch.no_grad():
+        hard, true = logits > 0, truth > 0.5
+        iou = (hard & true).sum((-2, -1)) / (hard | true).sum((-2, -1)).clamp(min=1)
+    loss: Tensor = (0.25 * entropy / area.sqrt() + dice + 0.5 * (iou_guess - iou) ** 2).mean()
+    return loss

@@ -1,6 +1,6 @@
 """What adapting writes: a weights folder that every command takes as `--detector PATH`, with its model card.
 
-While learning, the folder holds only `unfinished/`, so nothing takes it for weights; the weights file is the last to come.
+While learning, the folder holds only `unfinished/`, so nothing takes it for weights; the card is the last to come.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from autodistill_grounded_sam.detect.grounding_dino import Loaded
 from autodistill_grounded_sam.errors import WrongPlaceError
 from autodistill_grounded_sam.loading import quiet_loading
 
-UNFINISHED = "unfinished"
+UNFINISHED, WHOLE, SEGMENTER = "unfinished", "weights", "segmenter"
 CARD, IDENTITY = "adapted.json", "identity.json"
 
 
@@ -66,7 +66,7 @@ def save(out: Path, loaded: Loaded, card: Mapping[str, Any], readme: str, dtype:
     import torch
     from transformers import GroundingDinoImageProcessor, GroundingDinoProcessor
 
-    whole = out / UNFINISHED / "weights"
+    whole = out / UNFINISHED / WHOLE
     model, tokenizer, inputs = loaded
     with quiet_loading():
         model.to("cpu", getattr(torch, dtype)).save_pretrained(whole)
@@ -77,7 +77,9 @@ def save(out: Path, loaded: Loaded, card: Mapping[str, Any], readme: str, dtype:
     GroundingDinoProcessor(images, tokenizer).save_pretrained(whole)
     _write(whole / "README.md", readme)
     _write(whole / CARD, json.dumps(card, indent=2, ensure_ascii=False))
-    for path in sorted(whole.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name == CARD, path.name)):
+    for path in sorted(whole.iterdir(), key=lambda path: (path.name == CARD, path.suffix == ".safetensors", path.name)):
+        if path.is_dir():  # of an earlier try that was killed right here
+            shutil.rmtree(out / path.name, ignore_errors=True)
         path.replace(out / path.name)
     shutil.rmtree(out / UNFINISHED)
 

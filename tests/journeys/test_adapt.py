@@ -17,7 +17,7 @@ from autodistill_grounded_sam.weights import find_weights
 
 TOOL = Path(sys.executable).with_name("grounded-sam")
 # What is painted, and the word for it that `mini` never read; the class names of the truth are the words of the trade.
-PAINTED, WORDS = ["green ring", "purple star", "yellow heart"], ["widget", "gadget", "sprocket"]
+PAINTED, WORDS = ["green ring", "purple star", "yellow heart"], ["sprocket", "widget", "gadget"]
 ONTOLOGY = json.dumps({word: word.upper() for word in WORDS})
 PAIRS = tuple((name.split()[0], name.split()[1]) for name in PAINTED)
 SETTINGS = PainterSettings(256, 192, objects=(2, 5), size=(0.14, 0.4), pairs=PAIRS, backgrounds=("waves", "stripes"))
