@@ -26,7 +26,7 @@ from autodistill_grounded_sam.adapt.loss import Target, detector_loss
 from autodistill_grounded_sam.adapt.measuring import average_precision_of
 from autodistill_grounded_sam.adapt.recipe import Recipe
 from autodistill_grounded_sam.adapt.views import Pictures, View, draw_view
-from autodistill_grounded_sam.detect.grounding_dino import GroundingDino, Loaded
+from autodistill_grounded_sam.detect.grounding_dino import MOST_TOKENS, GroundingDino, Loaded, enough_cells
 from autodistill_grounded_sam.ontology import Ontology
 
 logger = logging.getLogger(__name__)
@@ -69,8 +69,7 @@ class Training:
         self._model, self._tokenizer, self._inputs = loaded
         self._held, self._ontology, self._recipe, self._device = held, ontology, recipe, device
         self._pictures = Pictures(examples, recipe.shorter_side_px)
-        config = self._model.config
-        limit = min(config.max_text_len, 256)
+        limit = min(self._model.config.max_text_len, MOST_TOKENS)
         taught = sorted({int(class_id) for example in examples for class_id in example.class_id})
         self._captions = Captions(ontology, taught, self._tokenizer, limit)
         self._model.to(device)
@@ -87,10 +86,11 @@ class Training:
         if unfinished.is_file():
             self._restore(torch.load(unfinished, map_location=self._device, weights_only=True))
         state = self.state
-        if not state.looks:
-            self._look(0.0, on_look)
         if not state.steps:
-            state.steps = self._recipe.steps or self._plan()
+            started = time.monotonic()
+            self._look(0.0, on_look)
+            state.steps = self._recipe.steps or self._plan(LOOKS * (time.monotonic() - started))
+            self._save(unfinished)
         saved, losses = time.monotonic(), []
         while state.step < state.steps and not self._stopped():
             losses.append(self._step(state.step, state.steps))
@@ -118,7 +118,7 @@ class Training:
     def _views(self, rng: np.random.Generator) -> list[View]:
         """A batch of views of one size: that which detection gives to one of the examples."""
         example = self._pictures.examples[int(rng.integers(len(self._pictures.examples)))]
-        size = self._inputs.size(example.width, example.height)
+        size = enough_cells(self._model.config, *self._inputs.size(example.width, example.height))
         return [draw_view(rng, self._pictures, size, self._recipe.turns) for _ in range(self._recipe.batch)]
 
     def _target(self, view: View, asked: Asked) -> Target:
@@ -138,8 +138,8 @@ class Training:
         follow(self.mean, self._model, min(0.998, (1 + step) / (10 + step)))
         return loss.item()
 
-    def _plan(self) -> int:
-        """How many steps fit into the minutes: timed on the first batches, of which nothing is learnt."""
+    def _plan(self, look_seconds: float) -> int:
+        """How many steps fit into the minutes beside the looks: timed on the first batches, of which nothing is learnt."""
         self._model.train()
         for step in range(TIMED_STEPS):
             if step == 1:
@@ -147,7 +147,7 @@ class Training:
             self.loss_of_step(step).backward()  # type: ignore[no-untyped-call]
         self._optimiser.zero_grad()
         each = (time.monotonic() - started) / (TIMED_STEPS - 1)
-        return max(LOOKS, int((self._recipe.minutes or 0) * 60 / each))
+        return max(LOOKS, int(((self._recipe.minutes or 0) * 60 - look_seconds) / each))
 
     def _look(self, loss: float, on_look: OnLook | None) -> None:
         state = self.state

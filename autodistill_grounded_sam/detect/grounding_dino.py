@@ -93,7 +93,7 @@ class GroundingDino:
         Equals the official rule, but never below what the model needs for its queries: an extremely long and thin image is
         made thicker there (boxes are relative, so they come back right).
         """
-        return _enough_cells(self._model.config, *self._inputs.size(width, height))
+        return enough_cells(self._model.config, *self._inputs.size(width, height))
 
     def captions(self, prompts: Sequence[str]) -> tuple[Caption, ...]:
         """The captions that ask these prompts, as few as fit; raises OntologyError for a prompt that is too long by itself."""
@@ -318,7 +318,7 @@ class Inputs:
         return (pixels.to(torch.float32) / 255 - mean) / std
 
 
-def _enough_cells(config: Any, width: int, height: int) -> tuple[int, int]:
+def enough_cells(config: Any, width: int, height: int) -> tuple[int, int]:
     """The size itself, or the least larger one whose feature maps have a cell for every query (the model takes the best ones)."""
     backbone = config.backbone_config
     stride = getattr(backbone, "patch_size", 4) * 2 ** (min(backbone.out_indices) - 1)

@@ -21,7 +21,7 @@ from autodistill_grounded_sam.detect.grounding_dino import (
     MOST_TO_MERGE,
     GroundingDino,
     Inputs,
-    _enough_cells,
+    enough_cells,
     merge_captions,
 )
 from autodistill_grounded_sam.errors import ConfigError, OntologyError, RecordError, WeightsError
@@ -242,12 +242,12 @@ def test_inputs_size__close_to_transformers_and_never_zero(width: int, height: i
 
 @pytest.mark.parametrize("queries", [20, 900])
 @pytest.mark.parametrize(("width", "height"), [(1, 1333), (1200, 4), (32, 32), (800, 1066), (2, 3)])
-def test_enough_cells__for_every_query(detector: GroundingDino, width: int, height: int, queries: int) -> None:
+def testenough_cells__for_every_query(detector: GroundingDino, width: int, height: int, queries: int) -> None:
     import copy
 
     config = copy.deepcopy(detector._model.config)
     config.num_queries = queries
-    grown = _enough_cells(config, width, height)
+    grown = enough_cells(config, width, height)
     cells = sum(-(-grown[0] // step) * -(-grown[1] // step) for step in (8, 16, 32))
     assert cells >= queries
     assert grown[0] >= width
