@@ -15,6 +15,7 @@ _EXPORTS = {
     "Ontology": "ontology",
     "LabelConfig": "config",
     "label": "pipeline",
+    "adapt_weights": "adapting",
     "YOLOv8": "grounded_sam",
     "GroundedSamError": "errors",
 }

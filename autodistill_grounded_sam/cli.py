@@ -39,6 +39,7 @@ _AFTER_INTERRUPT = {
     "decide": "run the same command again",
     "export": "nothing was replaced: run the same command again",
     "distill": "no student was kept: training starts anew with the same command",
+    "adapt": "what was learnt is kept: run the same command again to go on",
     "prefetch": "what was brought is kept: run the same command again to go on",
 }
 
@@ -188,6 +189,37 @@ def distill(
             dataset, out=out, epochs=epochs, imgsz=imgsz, batch=batch, device=device, seed=seed, on_epoch=on_epoch, **own
         )
     cli_output.show_training(result, json)
+
+
+@app.command()
+def adapt(
+    images: Annotated[Path, typer.Option("--images", help="The folder of the labelled images; others in it are left alone.")],
+    annotations: Annotated[Path, typer.Option("--annotations", help="Their labels: a COCO json, or a YOLO data.yaml.")],
+    ontology: OntologyFlag,
+    out: Annotated[Path, typer.Option("--out", help="The weights folder to write.")],
+    detector: Annotated[str, typer.Option("--detector", help="The parent: mini, a hub id, or a path.")] = "mini",
+    segmenter: Annotated[Optional[str], typer.Option("--segmenter", help="Its mask decoder learns as well, from masks.")] = None,  # noqa: UP045
+    minutes: Annotated[Optional[float], typer.Option("--minutes", help="How long to learn, about (10).")] = None,  # noqa: UP045
+    steps: Annotated[Optional[int], typer.Option("--steps", help="How long, to the very same weights.")] = None,  # noqa: UP045
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    turns: Annotated[bool, typer.Option("--turns", help="Learn quarter turns as well: for what has no upright.")] = False,
+    shorter_side: Annotated[Optional[int], typer.Option("--shorter-side", help="Of the input in pixels (by the data).")] = None,  # noqa: UP045
+    device: DeviceFlag = "auto",
+    offline: OfflineFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Adapt a detector to some labelled images: the weights folder is then a --detector of its own.
+
+    Run again after an interruption, it goes on where it was.
+    """
+    from autodistill_grounded_sam.adapting import adapt_weights
+
+    _ontology(ontology, json)
+    result = adapt_weights(
+        images, annotations, ontology, out, detector=detector, segmenter=segmenter, minutes=minutes, steps=steps, seed=seed,
+        turns=turns, shorter_side_px=shorter_side, device=device, offline=offline, on_look=None if json else cli_output.tell_look,
+    )  # fmt: skip
+    cli_output.show_adapted(result, json)
 
 
 @app.command()

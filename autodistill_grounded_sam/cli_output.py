@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 _PLAIN_SECONDS = 10.0  # between two lines where there is no terminal to draw a bar on
 _SHOWN_CLASSES = 6
+_SHOWN_FAULTS = 10
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -121,6 +122,44 @@ def epochs(count: int, quiet: bool) -> Iterator[Any]:
                 tell(f"epoch {epoch}/{total}: {said}")
 
         yield on_epoch
+
+
+def tell_look(step: int, steps: int, figures: Mapping[str, float]) -> None:
+    """A line for each look at the images that are held out while a detector adapts."""
+    said = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if step or name != "loss")
+    tell(f"step {step} of {steps}: {said}" if step else f"before: {said or 'no image is held out, so there is no AP'}")
+
+
+def show_adapted(result: Any, as_object: bool) -> None:
+    left_out = Counter(fault.reason for fault in result.faults)
+    if as_object:
+        as_json(
+            {
+                "weights": str(result.weights), "parent": result.parent, "figures": dict(result.figures),
+                "figures_before": dict(result.figures_before), "recipe": dict(result.recipe), "images": result.images,
+                "held_out": result.held_out, "steps": result.steps, "left_out": dict(left_out),
+                "faults": [[fault.image, fault.reason, fault.detail] for fault in result.faults],
+                "warnings": list(result.warnings), "command": result.command, "mask_iou": dict(result.mask_iou),
+                "segmenter": None if result.segmenter is None else str(result.segmenter),
+            }
+        )  # fmt: skip
+        return
+    for fault in result.faults[:_SHOWN_FAULTS]:
+        tell(f"left out: {fault.image}: {fault.reason}: {fault.detail}")
+    if result.faults:
+        counted = ", ".join(f"{count} x {reason}" for reason, count in left_out.most_common())
+        tell(f"{len(result.faults)} annotation(s) were left out: {counted}; all are listed in {result.weights / 'adapted.json'}")
+    recipe = result.recipe
+    out.print(
+        f"adapted {escape(result.parent)} to {result.images} images in {result.steps} steps, at {recipe['shorter_side_px']} px"
+    )
+    if result.figures:
+        pairs = [f"{name} {result.figures_before[name]:.3f} -> {value:.3f}" for name, value in result.figures.items()]
+        out.print(f"on {result.held_out} of them that were held out: {', '.join(pairs)}")
+    if result.mask_iou:
+        out.print(f"mask IoU from true boxes {result.mask_iou['before']:.3f} -> {result.mask_iou['adapted']:.3f}")
+    segmenter = f" --segmenter {result.segmenter}" if result.segmenter else ""
+    out.print(f"use it with --detector {escape(str(result.weights) + segmenter)}")
 
 
 def show_run(summary: Any, as_object: bool) -> None:

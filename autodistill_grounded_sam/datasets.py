@@ -262,6 +262,17 @@ def read_coco(file: Path) -> Iterator[DatasetImage]:
                 raise DatasetError(f"{annotation_file}: image {image.get('file_name')!r} is not after COCO: {error!r}") from error
 
 
+def coco_strays(file: Path) -> list[tuple[Any, Any]]:
+    """(annotation id, image id) of each annotation whose image the json does not list; `read_coco` never meets them."""
+    strays = []
+    for annotation_file, _ in _coco_files(file):
+        content = _load_coco(annotation_file)
+        known = {image.get("id") for image in content["images"]}
+        rows = content.get("annotations", [])
+        strays += [(row.get("id"), row.get("image_id")) for row in rows if row.get("image_id") not in known]
+    return strays
+
+
 def _coco_files(file: Path) -> list[tuple[Path, Split]]:
     if not file.is_dir():
         return [(file, "valid" if file.parent.name == "valid" else "train")]

@@ -19,7 +19,18 @@ GROUND = {
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tune", "decide"), ("tune", "evaluate"),
           ("report", "decide"), ("review", "store"), ("review", "decide")}  # fmt: skip
-JOINERS = {"pipeline", "decisions", "run_setup", "measuring", "cli", "cli_output", "grounded_sam", "testing", "__init__"}
+JOINERS = {
+    "adapting",
+    "pipeline",
+    "decisions",
+    "run_setup",
+    "measuring",
+    "cli",
+    "cli_output",
+    "grounded_sam",
+    "testing",
+    "__init__",
+}
 NO_TORCH = {"decide", "export", "store", "report"} | GROUND - {"loading"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BESIDE = [path for room in ("benchmarks", "tests", "tools") for path in sorted((PACKAGE.parent / room).rglob("*.py"))]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,8 @@ class GroundingDino:
     one forward pass; None is 1 on a CPU, where more is no faster and one by one gives the very same bits in any batch, else
     all. `config` and `tokenizer` are for official files: overrides of what the shapes do not tell, and where their words
     come from. `device` is a torch device, `precision` that of `loading.inference`. `fast` is our own forward pass (see
-    fast.py), equal within rounding; without it, and for models that it does not know, transformers' is used.
+    fast.py), equal within rounding; without it, and for models that it does not know, transformers' is used. `loaded` is a model
+    that is in memory already; `name` is only its name then.
 
     Raises WeightsError where the weights are missing, damaged or of another kind of model, ConfigError for wrong settings.
     """
@@ -63,6 +64,7 @@ class GroundingDino:
         fast: bool = True,
         config: Mapping[str, Any] | None = None,
         tokenizer: str = "bert-base-uncased",
+        loaded: Loaded | None = None,
     ) -> None:
         if span_score not in ("mean", "max", "gate"):
             raise ConfigError(f"span_score must be mean, max or gate, got {span_score!r}")
@@ -70,13 +72,7 @@ class GroundingDino:
             raise ConfigError(f"floor must be in [0, 1], got {floor}")
         if batch_size is not None and batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        self.weights = find_weights(name, "detector", offline=offline)
-        if self.weights.kind == "official":
-            model, words, inputs = _load_official(self.weights, config, tokenizer, offline)
-        elif config is not None:
-            raise ConfigError(f"config= is for official files; {name} is a transformers folder and has its own config.json")
-        else:
-            model, words, inputs = _load_transformers(self.weights)
+        model, words, inputs = loaded or load(name, offline=offline, config=config, tokenizer=tokenizer)
         self.name = name
         self._model, self._tokenizer = model.to(device), words
         self._forward: Any = (FastGroundingDino if fast and FastGroundingDino.fits(self._model) else _ByTheBook)(self._model)
@@ -97,7 +93,7 @@ class GroundingDino:
         Equals the official rule, but never below what the model needs for its queries: an extremely long and thin image is
         made thicker there (boxes are relative, so they come back right).
         """
-        return _enough_cells(self._model.config, *self._inputs.size(width, height))
+        return enough_cells(self._model.config, *self._inputs.size(width, height))
 
     def captions(self, prompts: Sequence[str]) -> tuple[Caption, ...]:
         """The captions that ask these prompts, as few as fit; raises OntologyError for a prompt that is too long by itself."""
@@ -248,8 +244,28 @@ def _candidates(relative_xyxy: Float32, scores: Float32, width: int, height: int
     return Candidates(boxes[order], best_of_group[order])
 
 
+class Loaded(NamedTuple):
+    """A model in eval mode with float32 weights, its tokenizer, and how an image becomes its input."""
+
+    model: Any
+    tokenizer: Any
+    inputs: Inputs
+
+
+def load(
+    name: str, *, offline: bool = False, config: Mapping[str, Any] | None = None, tokenizer: str = "bert-base-uncased"
+) -> Loaded:
+    """What `name` stands for, with the arguments and errors of `GroundingDino`."""
+    weights = find_weights(name, "detector", offline=offline)
+    if weights.kind == "official":
+        return _load_official(weights, config, tokenizer, offline)
+    if config is not None:
+        raise ConfigError(f"config= is for official files; {name} is a transformers folder and has its own config.json")
+    return _load_transformers(weights)
+
+
 @dataclass(frozen=True)
-class _Inputs:
+class Inputs:
     """How an image becomes the model's input: sides in pixels (`fixed` (width, height) where the proportions are not kept)."""
 
     shorter_px: int
@@ -258,7 +274,7 @@ class _Inputs:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def bounded(self, shorter_px: int | None, longer_px: int | None) -> _Inputs:
+    def bounded(self, shorter_px: int | None, longer_px: int | None) -> Inputs:
         """With other bounds; where only the shorter is given, the longer keeps its ratio to it."""
         if shorter_px is None and longer_px is None:
             return self
@@ -268,7 +284,7 @@ class _Inputs:
             raise ConfigError(
                 f"the detector's input must have 16 <= shorter_side_px <= longer_side_px, got {shorter} and {longer}"
             )
-        return _Inputs(shorter, longer, None, self.mean, self.std)
+        return Inputs(shorter, longer, None, self.mean, self.std)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """The rule of the official code (`get_size_with_aspect_ratio`, as in DETR); a side that it rounds to 0 is 1."""
@@ -292,11 +308,17 @@ class _Inputs:
         tensor = torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)[None]
         if size != (image.shape[1], image.shape[0]):
             tensor = interpolate(tensor, (size[1], size[0]), mode="bilinear", align_corners=False, antialias=True)
-        mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        return (tensor.to(device, torch.float32) / 255 - mean) / std
+        return self.normalised(tensor.to(device))
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(b, 3, h, w) uint8 to float32, as the model takes it."""
+        import torch
+
+        mean, std = (torch.tensor(values, device=pixels.device).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        return (pixels.to(torch.float32) / 255 - mean) / std
 
 
-def _enough_cells(config: Any, width: int, height: int) -> tuple[int, int]:
+def enough_cells(config: Any, width: int, height: int) -> tuple[int, int]:
     """The size itself, or the least larger one whose feature maps have a cell for every query (the model takes the best ones)."""
     backbone = config.backbone_config
     stride = getattr(backbone, "patch_size", 4) * 2 ** (min(backbone.out_indices) - 1)
@@ -311,17 +333,15 @@ def _enough_cells(config: Any, width: int, height: int) -> tuple[int, int]:
     return max(width, least), max(height, least)
 
 
-def _load_official(
-    weights: FoundWeights, config: Mapping[str, Any] | None, tokenizer: str, offline: bool
-) -> tuple[Any, Any, _Inputs]:
+def _load_official(weights: FoundWeights, config: Mapping[str, Any] | None, tokenizer: str, offline: bool) -> Loaded:
     from autodistill_grounded_sam.detect.official import load_official
 
     words = _tokenizer(find_weights(tokenizer, "tokenizer", offline=offline).path)
     imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    return load_official(weights.path, config), words, _Inputs(*OFFICIAL_SIZES_PX, None, *imagenet)
+    return Loaded(load_official(weights.path, config), words, Inputs(*OFFICIAL_SIZES_PX, None, *imagenet))
 
 
-def _load_transformers(weights: FoundWeights) -> tuple[Any, Any, _Inputs]:
+def _load_transformers(weights: FoundWeights) -> Loaded:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForZeroShotObjectDetection
@@ -347,14 +367,14 @@ def _load_transformers(weights: FoundWeights) -> tuple[Any, Any, _Inputs]:
     processor = AutoImageProcessor.from_pretrained(path, local_files_only=True)
     size, norm = processor.size, (tuple(processor.image_mean), tuple(processor.image_std))
     if size.shortest_edge and size.longest_edge:
-        inputs = _Inputs(size.shortest_edge, size.longest_edge, None, *norm)
+        inputs = Inputs(size.shortest_edge, size.longest_edge, None, *norm)
     elif size.height and size.width:
-        inputs = _Inputs(min(size.height, size.width), max(size.height, size.width), (size.width, size.height), *norm)
+        inputs = Inputs(min(size.height, size.width), max(size.height, size.width), (size.width, size.height), *norm)
     else:
         raise WeightsError(
             f"the image processor of {path} has the size {size}; expected shortest and longest edge, or height and width"
         )
-    return model.eval(), _tokenizer(path), inputs
+    return Loaded(model.eval(), _tokenizer(path), inputs)
 
 
 def _tokenizer(path: Path) -> Any:

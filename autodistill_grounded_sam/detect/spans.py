@@ -58,7 +58,7 @@ def pack_captions(
     costs = [length + _DOT for length in _lengths(prompts, tokenizer, most)]
     askable = [index for index, cost in enumerate(costs) if cost > _DOT]
     if sum(costs[index] for index in askable) <= room:
-        return (_caption(askable, prompts, tokenizer),) if askable else ()
+        return (caption_of(askable, prompts, tokenizer),) if askable else ()
     captions: list[list[int]] = []
     units = [piece for unit in _units(askable, prompts, groups) for piece in _pieces(unit, costs, room)]
     for unit in sorted(units, key=lambda unit: -sum(costs[index] for index in unit)):
@@ -69,7 +69,7 @@ def pack_captions(
             captions.append(list(unit))
         else:
             members.extend(unit)
-    return tuple(_caption(sorted(members), prompts, tokenizer) for members in captions)
+    return tuple(caption_of(sorted(members), prompts, tokenizer) for members in captions)
 
 
 def span_scores(logits: Float32, caption: Caption, mode: SpanScore, text_threshold: float = 0.25) -> Float32:
@@ -137,7 +137,8 @@ def _pieces(unit: Sequence[int], costs: Sequence[int], room: int) -> Iterator[li
     yield piece
 
 
-def _caption(members: Sequence[int], prompts: Sequence[str], tokenizer: Any) -> Caption:
+def caption_of(members: Sequence[int], prompts: Sequence[str], tokenizer: Any) -> Caption:
+    """The caption that asks the prompts at `members`, however long it becomes; `pack_captions` keeps to a limit."""
     owner: list[tuple[int, int] | None] = []  # of each character: which prompt of the caption, which word of it
     words: list[list[list[int]]] = []
     for number, index in enumerate(members):

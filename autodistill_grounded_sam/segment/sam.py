@@ -39,7 +39,8 @@ class Sam:
     `boxes_per_call` boxes go through the mask decoder at once, `images_per_call` images through the image encoder (None:
     one on a CPU, where more is no faster, else all). SAM answers a box with one mask, as in SegInW's protocol; `best_of_three`
     asks for its three guesses instead and keeps the one that it rates best (small SAMs gain from it). `precision` is that of the
-    image encoder (see `loading.inference`); masks are decoded in float32.
+    image encoder (see `loading.inference`); masks are decoded in float32. `loaded` is a SamModel that is in memory already;
+    `name` is only its name then.
     Raises WeightsError where the weights are missing, damaged or of another model.
     """
 
@@ -53,15 +54,12 @@ class Sam:
         images_per_call: int | None = None,
         best_of_three: bool = False,
         precision: Precision = "float32",
+        loaded: Any = None,
     ) -> None:
-        from autodistill_grounded_sam.weights import find_weights
-
         for setting, value in (("boxes_per_call", boxes_per_call), ("images_per_call", images_per_call)):
             if value is not None and value < 1:
                 raise ConfigError(f"{setting} must be at least 1, got {value}")
-        found = find_weights(name, "segmenter", offline=offline)
-        logger.info("loading segmenter %s from %s", name, found.path)
-        model = load_official(found.path) if found.kind == "official" else _load_folder(found.path)
+        model = load(name, offline=offline) if loaded is None else loaded
         self._model = model.to(device).eval()
         self._decoder = MaskDecoder(self._model)
         self._device: str = device
@@ -217,6 +215,15 @@ def _span(values: Tensor) -> tuple[int, int]:
     """First and one past the last index of what is not zero; (0, 0) where all is."""
     index = values.nonzero()
     return (int(index[0]), int(index[-1]) + 1) if len(index) else (0, 0)
+
+
+def load(name: str, *, offline: bool = False) -> Any:
+    """The SamModel (float32, CPU) that `name` stands for, with the errors of `Sam`."""
+    from autodistill_grounded_sam.weights import find_weights
+
+    found = find_weights(name, "segmenter", offline=offline)
+    logger.info("loading segmenter %s from %s", name, found.path)
+    return load_official(found.path) if found.kind == "official" else _load_folder(found.path)
 
 
 def _load_folder(path: Path) -> Any:

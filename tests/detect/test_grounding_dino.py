@@ -20,8 +20,8 @@ from transformers.utils import logging
 from autodistill_grounded_sam.detect.grounding_dino import (
     MOST_TO_MERGE,
     GroundingDino,
-    _enough_cells,
-    _Inputs,
+    Inputs,
+    enough_cells,
     merge_captions,
 )
 from autodistill_grounded_sam.errors import ConfigError, OntologyError, RecordError, WeightsError
@@ -30,7 +30,7 @@ from autodistill_grounded_sam.protocols import Detector
 from autodistill_grounded_sam.types import Candidates
 
 PROMPTS = ["red cat", "dog", "t-shirt", "fire machine"]
-OFFICIAL = _Inputs(800, 1333, None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OFFICIAL = Inputs(800, 1333, None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def picture(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -242,12 +242,12 @@ def test_inputs_size__close_to_transformers_and_never_zero(width: int, height: i
 
 @pytest.mark.parametrize("queries", [20, 900])
 @pytest.mark.parametrize(("width", "height"), [(1, 1333), (1200, 4), (32, 32), (800, 1066), (2, 3)])
-def test_enough_cells__for_every_query(detector: GroundingDino, width: int, height: int, queries: int) -> None:
+def testenough_cells__for_every_query(detector: GroundingDino, width: int, height: int, queries: int) -> None:
     import copy
 
     config = copy.deepcopy(detector._model.config)
     config.num_queries = queries
-    grown = _enough_cells(config, width, height)
+    grown = enough_cells(config, width, height)
     cells = sum(-(-grown[0] // step) * -(-grown[1] // step) for step in (8, 16, 32))
     assert cells >= queries
     assert grown[0] >= width

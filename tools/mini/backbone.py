@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import ResNetBackbone, ResNetConfig
 
+from autodistill_grounded_sam.adapt.learning import descend
 from tools.mini.data import Batch, Scenes, batches
-from tools.mini.learning import descend
 
 SHORT_SIDE_PX = 128
 WIDTHS = [32, 64, 128, 192]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, box_convert
 from transformers import (
     BertConfig,
     BertTokenizerFast,
@@ -22,11 +22,11 @@ from transformers import (
     GroundingDinoProcessor,
 )
 
+from autodistill_grounded_sam.adapt.learning import descend, follow
+from autodistill_grounded_sam.adapt.loss import Target, detector_loss
 from autodistill_grounded_sam.painting import ALL_PAIRS, SHAPES, UNSEEN_PAIRS
 from tools.mini.backbone import backbone_config
 from tools.mini.data import COLOUR_NAMES, Batch, Scenes, batches, shrunk
-from tools.mini.learning import descend, follow
-from tools.mini.loss import detector_loss, targets_of
 from tools.mini.text import MOST_TOKENS, Caption, ask, caption_of
 
 SHORT_SIDE_PX = 160  # of the shipped detector
@@ -129,6 +129,18 @@ def train_detector(
             torch.save(mean.state_dict(), out)
     print(f"detector done after {step} steps, {quick_figures(mean, tokenizer, held)}", flush=True)
     torch.save(mean.state_dict(), out)
+
+
+def targets_of(pairs: np.ndarray, boxes: np.ndarray, answers: Any) -> list[Target]:
+    """Tokens and boxes of the objects that the caption asks for, by image."""
+    result = []
+    for row, box in zip(pairs, boxes, strict=True):
+        present = row[:, 0] >= 0
+        tokens = answers(row[present]).astype(np.float32)
+        asked = tokens.any(1)
+        truth = box_convert(torch.from_numpy(box[present][asked]), "xyxy", "cxcywh")
+        result.append(Target(torch.from_numpy(tokens[asked]), truth))
+    return result
 
 
 @torch.no_grad()

@@ -21,10 +21,11 @@ from transformers import (
     SamVisionConfig,
 )
 
+from autodistill_grounded_sam.adapt.learning import descend, follow
+from autodistill_grounded_sam.adapt.loss import mask_loss
 from autodistill_grounded_sam.segment.decoder import MaskDecoder
 from tools.mini.backbone import cell_names
 from tools.mini.data import Batch, Scenes, batches
-from tools.mini.learning import descend, follow
 
 IMAGE_PX, PATCH_PX = 320, 8  # of the shipped segmenter
 WIDTH = 128  # of the mask decoder
@@ -202,10 +203,10 @@ def train_segmenter(model: SamModel, scenes: Scenes, leg: Leg, out: Path, seed: 
         embeddings = model.vision_encoder(padded(batch)).last_hidden_state
         answers = [decoder.decode(decoder.see(embedding), own, False) for embedding, own in zip(embeddings, boxes, strict=True)]
         masks, guesses = (torch.stack(parts) for parts in zip(*answers, strict=True))
-        mask_loss = _mask_loss(masks, guesses, truth, valid)
+        cut_loss = mask_loss(masks[valid], guesses[valid], truth[valid])
         extents_loss = _extents_loss(extents(embeddings), batch)
-        descend(optimiser, mask_loss + EXTENTS_WEIGHT * extents_loss)
-        losses.append((mask_loss.item(), extents_loss.item()))
+        descend(optimiser, cut_loss + EXTENTS_WEIGHT * extents_loss)
+        losses.append((cut_loss.item(), extents_loss.item()))
         step += 1
         if step % 4 == 0:
             follow(mean, model, 0.99)
@@ -228,19 +229,6 @@ def _extents_loss(guess: torch.Tensor, batch: Batch) -> torch.Tensor:
     own = torch.gather(shares, 1, (index - 1).clamp(min=0).flatten(1)[..., None].expand(-1, -1, 4))
     guess = guess[..., : grid[0], : grid[1]].flatten(2).transpose(1, 2)
     return (guess - own).abs()[index.flatten(1) > 0].mean()
-
-
-def _mask_loss(logits: torch.Tensor, iou_guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """At the mask grid: cross-entropy by the object's extent and dice, both against area-averaged truth; plus the IoU guess."""
-    logits, soft, iou_guess = logits[valid], truth[valid], iou_guess[valid]
-    entropy = functional.binary_cross_entropy_with_logits(logits, soft, reduction="none").sum((-2, -1))
-    area = soft.sum((-2, -1)).clamp(min=4)
-    probability = logits.sigmoid()
-    dice = 1 - (2 * (probability * soft).sum((-2, -1)) + 1) / (probability.sum((-2, -1)) + area + 1)
-    with torch.no_grad():
-        hard, true = logits > 0, soft > 0.5
-        iou = (hard & true).sum((-2, -1)) / (hard | true).sum((-2, -1)).clamp(min=1)
-    return (0.25 * entropy / area.sqrt() + dice + 0.5 * (iou_guess - iou) ** 2).mean()
 
 
 @torch.no_grad()

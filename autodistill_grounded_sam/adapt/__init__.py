@@ -1,0 +1,1 @@
+"""Few labelled images to adapted weights. Read `training.train` first."""
