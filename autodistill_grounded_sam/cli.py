@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from autodistill_grounded_sam import __version__, cli_output
+from autodistill_grounded_sam import __version__, cli_few_labels, cli_output
 from autodistill_grounded_sam.errors import (
     ConfigError,
     ExportError,
@@ -106,6 +106,7 @@ def decide(
     run: Annotated[Path, typer.Argument(help="A dataset folder that `label` made, or its run/ folder.")],
     box_threshold: BoxThreshold = None,
     text_threshold: TextThreshold = None,
+    trust: Annotated[Optional[float], typer.Option("--trust", help="Below it a label waits for review; see `quality`.")] = None,  # noqa: UP045
     ontology: Annotated[Optional[str], typer.Option("--ontology", help="Other thresholds or classes; no new prompts.")] = None,  # noqa: UP045
     format: FormatFlag = None,  # noqa: A002
     valid: ValidFlag = None,
@@ -121,7 +122,7 @@ def decide(
 
     config = _label_config(
         pipeline.last_settings(run),
-        decide={"box_threshold": box_threshold, "text_threshold": text_threshold},
+        decide={"box_threshold": box_threshold, "text_threshold": text_threshold, "trust": trust},
         export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
     )
     summary = pipeline.redecide(
@@ -154,7 +155,7 @@ def export(
 @app.command()
 def evaluate(
     source: Annotated[Path, typer.Argument(help="A run or dataset folder, a COCO json, or weights of a student (.pt).")],
-    truth: Annotated[Path, typer.Option("--truth", help="The human reference, a COCO json.")],
+    truth: Annotated[Path, typer.Option("--truth", help="The human reference: a COCO json, or a YOLO data.yaml.")],
     images: ImagesFlag = None,
     json: JsonFlag = False,
 ) -> None:
@@ -162,6 +163,9 @@ def evaluate(
     from autodistill_grounded_sam import measuring
 
     cli_output.show_evaluation(measuring.evaluate(source, truth, images=images), json)
+
+
+app.command()(cli_few_labels.quality)
 
 
 @app.command()

@@ -208,6 +208,31 @@ def show_evaluation(evaluation: Any, as_object: bool) -> None:
         out.print(f"note: {escape(note)}")
 
 
+def show_quality(facts: Mapping[str, Any], as_object: bool) -> None:
+    if as_object:
+        as_json(facts)
+        return
+    title = f"labels against {facts['labelled_images']} of {facts['run_images']} images, with 90 % intervals"
+    table = Table("class", "precision", "of labels", "missed", "of objects", title=title, title_justify="left")
+    for name, row in [*facts["per_class"].items(), ("all", facts["overall"])]:
+        precision, missed = row["precision"], row["missed"]
+        table.add_row(escape(name), _share(precision), str(precision["count"]), _share(missed), str(missed["count"]))
+    out.print(table)
+    if facts["trusted"] is not None:
+        part = facts["trusted"]
+        out.print(
+            f"at trust {part['trust']}: {part['images']} images with {part['labels']} labels stay, precision "
+            f"{_share(part['precision'])}; {part['waiting']} images wait for review"
+        )
+    for note in facts["notes"]:
+        out.print(f"note: {escape(note)}")
+    out.print(f"labels most likely wrong, first ones first: {escape(facts['queue'])}")
+
+
+def _share(share: Mapping[str, Any]) -> str:
+    return "-" if share["value"] is None else f"{share['value']:.3f} [{share['low']:.3f}, {share['high']:.3f}]"
+
+
 def _number(value: Any) -> str:
     if value is None:
         return "-"
