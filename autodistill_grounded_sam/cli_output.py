@@ -208,6 +208,19 @@ def show_evaluation(evaluation: Any, as_object: bool) -> None:
         out.print(f"note: {escape(note)}")
 
 
+def show_tuning(facts: Mapping[str, Any], as_object: bool) -> None:
+    if as_object:
+        as_json(facts)
+        return
+    out.print(f"tuned on {facts['images']} labelled images:")
+    for choice, why in zip(facts["choices"], facts["evidence"], strict=True):
+        at = "" if choice["threshold"] is None else f" at {choice['threshold']:.2f}: {', '.join(choice['words'])}"
+        out.print(f"[bold]{escape(choice['name'])}[/]{escape(at)}\n  {escape(why)}")
+    for note in facts["notes"]:
+        out.print(f"note: {escape(note)}")
+    out.print(f"ontology: {escape(str(facts['out']))}\nnext: {escape(facts['command'])}")
+
+
 def show_quality(facts: Mapping[str, Any], as_object: bool) -> None:
     if as_object:
         as_json(facts)
