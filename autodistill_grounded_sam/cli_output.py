@@ -47,7 +47,9 @@ class RunProgress:
         self._task: Any = None
 
     def total(self, images: int) -> None:
-        self._all, self._start = images, time.monotonic()
+        self.close()  # of an earlier look, where there are several
+        self._done, self._all, self._start = 0, images, time.monotonic()
+        self._counts.clear()
         if self._quiet or self._plain or not images:
             return
         whole, rest = Column(no_wrap=True, min_width=9), Column(no_wrap=True, overflow="ellipsis", ratio=1)

@@ -15,14 +15,16 @@ import numpy.typing as npt
 from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.decisions import QUALITY_FILE, Decision, LastDecision, Tally
 from autodistill_grounded_sam.errors import DatasetError
-from autodistill_grounded_sam.evaluate.judging import Judged, judge
-from autodistill_grounded_sam.evaluate.matching import Joined, join
+from autodistill_grounded_sam.evaluate.judging import judge
+from autodistill_grounded_sam.evaluate.matching import join
 from autodistill_grounded_sam.quality.calibration import FACTS, Calibration, cross_fitted_trust, facts_of, fit
 from autodistill_grounded_sam.quality.intervals import Share, share_of
 from autodistill_grounded_sam.store.files import write_json, write_whole
 from autodistill_grounded_sam.store.lock import RunLock
 from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.types import Float32, ImageRecord, Int32, Labels
+
+Counts = npt.NDArray[np.int64]
 
 QUEUE_FILE = "review_queue.jsonl"
 QUEUE_LABELS = 10_000  # the most doubtful ones; nobody looks at more
@@ -69,24 +71,29 @@ def assess(run: Path | str, truth: Path | str, *, trust: float | None = None, im
     `run/review_queue.jsonl`. With `trust`, also says what waits for review at that trust. The labelled images must have been
     drawn at random: what they show is said of all. Raises DatasetError where they are too few.
     """
-    last = LastDecision.of(Store(Path(run))).decide
-    decision = Decision.of(run, last.model_copy(update={"trust": 0.0}), None, images)  # all labels are measured
-    with RunLock(decision.store.run):
+    decision = _untrusted(run, images)
+    names, target = decision.ontology.class_names, decision.store.run
+    with RunLock(target):
         labelled = _Labelled.of(decision)
-        failed = [line.id for line in decision.store.failed()]
-        names = decision.ontology.class_names
-        joined = join(labelled.rows(), names, Path(truth), failed=failed, only_labelled=True)
-        judged = [judge(pair, joined.known) for pair in joined.pairs]
+        judged = JudgedLabels.of(labelled, names, Path(truth), [line.id for line in decision.store.failed()])
         if len(judged) < FEWEST_IMAGES:
             raise DatasetError(
-                f"{len(judged)} image(s) of {truth} are in the run {decision.store.run}; quality needs at least {FEWEST_IMAGES}, "
+                f"{len(judged)} image(s) of {truth} are in the run {target}; quality needs at least {FEWEST_IMAGES}, "
                 "and 20 or more to say anything narrow: label more of its images, drawn at random"
             )
-        spoken = _Spoken.of(labelled, joined, judged)
-        calibration = fit(spoken.facts, spoken.class_id, spoken.right, len(names))
-        quality = _measured(decision, labelled, joined, judged, spoken, calibration, trust)
+        calibration = fit(judged.facts, judged.class_id, judged.is_right, len(names))
+        every, run_images = np.arange(len(judged)), len(labelled.images)
+        quality = Quality(
+            judged.quality(every, range(len(judged.class_names)), run_images),
+            {name: judged.quality(every, [place], run_images) for place, name in enumerate(judged.class_names)},
+            None if trust is None else _trusted_part(labelled, judged, calibration, trust),
+            len(judged),
+            run_images,
+            judged.notes,
+            target / QUEUE_FILE,
+        )
         content = {"classes": list(names), "calibration": calibration.document(), "quality": quality_to_json(quality)}
-        write_json(decision.store.run / QUALITY_FILE, content)
+        write_json(target / QUALITY_FILE, content)
         _write_queue(quality.queue, labelled, calibration.trust(labelled.facts, labelled.class_id), names)
     return quality
 
@@ -140,75 +147,78 @@ class _Labelled:
 
 
 @dataclass(frozen=True)
-class _Spoken:
-    """The k labels on which the reference has a say: the place of each among all of the run's, its class, and if it is right.
+class JudgedLabels:
+    """What the reference says of n images and C of its classes: `right`, `labels` and `objects` count them, (n, C).
 
-    `image` (k,) numbers the images of the reference.
+    And of each of the k labels on which it has a say: its `facts` (k, 4), its class in the ontology, if it is right, and the
+    place of its image among the n.
     """
 
-    place: npt.NDArray[np.intp]
+    class_names: tuple[str, ...]
+    right: Counts
+    labels: Counts
+    objects: Counts
     facts: npt.NDArray[np.float64]
     class_id: Int32
-    right: npt.NDArray[np.bool_]
+    is_right: npt.NDArray[np.bool_]
     image: npt.NDArray[np.intp]
+    notes: tuple[str, ...]
 
     @staticmethod
-    def of(labelled: _Labelled, joined: Joined, judged: Sequence[Judged]) -> _Spoken:
+    def of(labelled: _Labelled, class_names: Sequence[str], truth: Path, failed: Sequence[str]) -> JudgedLabels:
+        joined = join(labelled.rows(), class_names, truth, failed=failed, only_labelled=True)
+        judged = [judge(pair, joined.known) for pair in joined.pairs]
         number = {image.id: place for place, image in enumerate(labelled.images)}
-        starts = [labelled.start[number[pair.source]] for pair in joined.pairs]
-        place = np.concatenate([start + one.row for start, one in zip(starts, judged, strict=True)]).astype(np.intp)
-        image = np.repeat(np.arange(len(judged)), [len(one.row) for one in judged])
-        right = np.concatenate([one.right for one in judged])
-        return _Spoken(place, labelled.facts[place], labelled.class_id[place], right, image)
+        places = [labelled.start[number[pair.source]] + one.row for pair, one in zip(joined.pairs, judged, strict=True)]
+        place = np.concatenate([np.zeros(0, np.intp), *places]).astype(np.intp)
+        right, labels = np.zeros((len(judged), joined.known), np.int64), np.zeros((len(judged), joined.known), np.int64)
+        for row, one in enumerate(judged):
+            np.add.at(labels[row], one.class_id, 1)
+            np.add.at(right[row], one.class_id[one.right], 1)
+        return JudgedLabels(
+            joined.class_names[: joined.known],
+            right,
+            labels,
+            np.array([one.objects for one in judged], np.int64).reshape(right.shape),
+            labelled.facts[place],
+            labelled.class_id[place],
+            np.concatenate([np.zeros(0, np.bool_), *(one.right for one in judged)]),
+            np.repeat(np.arange(len(judged)), [len(one.row) for one in judged]),
+            joined.notes,
+        )
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+    def quality(self, images: npt.NDArray[np.intp], classes: Sequence[int], run_images: int) -> ClassQuality:
+        """The two shares over some of the images and classes, drawn from a run of so many images."""
+        right, labels, objects = (counts[images][:, classes].sum(axis=1) for counts in (self.right, self.labels, self.objects))
+        return ClassQuality(
+            share_of(right, labels, run_images=run_images), share_of(objects - right, objects, run_images=run_images)
+        )
 
 
-def _measured(
-    decision: Decision,
-    labelled: _Labelled,
-    joined: Joined,
-    judged: Sequence[Judged],
-    spoken: _Spoken,
-    calibration: Calibration,
-    trust: float | None,
-) -> Quality:
-    run_images = len(labelled.images)
-    right, labels, objects = (_by_image_and_class(judged, joined.known, what) for what in ("right", "labels", "objects"))
-
-    def of(classes: slice) -> ClassQuality:
-        found, said, there = (counts[:, classes].sum(axis=1) for counts in (right, labels, objects))
-        return ClassQuality(share_of(found, said, run_images=run_images), share_of(there - found, there, run_images=run_images))
-
-    per_class = {joined.class_names[k]: of(slice(k, k + 1)) for k in range(joined.known)}
-    trusted = None
-    if trust is not None:
-        trusted = _trusted_part(labelled, spoken, len(judged), calibration, trust)
-    return Quality(of(slice(None)), per_class, trusted, len(judged), run_images, joined.notes, decision.store.run / QUEUE_FILE)
+def judged_labels(run: Path | str, truth: Path | str) -> JudgedLabels:
+    """The labels of a run, as they were decided last, against a reference; for measurements of the measuring."""
+    decision = _untrusted(run, None)
+    return JudgedLabels.of(_Labelled.of(decision), decision.ontology.class_names, Path(truth), [])
 
 
-def _by_image_and_class(judged: Sequence[Judged], classes: int, what: str) -> npt.NDArray[np.int64]:
-    """Counts (images, classes) of right labels, of all labels, or of objects."""
-    counts = np.zeros((len(judged), classes), np.int64)
-    for place, one in enumerate(judged):
-        if what == "objects":
-            counts[place] = one.objects
-        else:
-            of = one.class_id[one.right] if what == "right" else one.class_id
-            counts[place] = np.bincount(of, minlength=classes)
-    return counts
+def _untrusted(run: Path | str, images: Path | str | None) -> Decision:
+    """The last decision without trust: all labels are measured."""
+    last = LastDecision.of(Store(Path(run))).decide
+    return Decision.of(run, last.model_copy(update={"trust": 0.0}), None, images)
 
 
-def _trusted_part(labelled: _Labelled, spoken: _Spoken, images: int, calibration: Calibration, trust: float) -> TrustedPart:
+def _trusted_part(labelled: _Labelled, judged: JudgedLabels, calibration: Calibration, trust: float) -> TrustedPart:
     """What stays in the dataset at this trust. The labelled images are judged by calibrations that never saw them."""
     every = calibration.trust(labelled.facts, labelled.class_id)
     waits = np.bincount(labelled.image_of, weights=every < trust, minlength=len(labelled.images)) > 0
-    classes = len(calibration.offsets)
-    unseen = cross_fitted_trust(spoken.facts, spoken.class_id, spoken.right, spoken.image, classes)
-    aside = np.bincount(spoken.image, weights=unseen < trust, minlength=images) > 0
-    stays = ~aside[spoken.image]
-    right = np.bincount(spoken.image[stays], weights=spoken.right[stays], minlength=images)
-    said = np.bincount(spoken.image[stays], minlength=images)
-    precision = share_of(right[~aside], said[~aside], run_images=int((~waits).sum()))
-    return TrustedPart(trust, int((~waits).sum()), int((~waits[labelled.image_of]).sum()), int(waits.sum()), precision)
+    unseen = cross_fitted_trust(judged.facts, judged.class_id, judged.is_right, judged.image, len(calibration.offsets))
+    stays = np.bincount(judged.image, weights=unseen < trust, minlength=len(judged)) == 0
+    run_images = int((~waits).sum())
+    precision = share_of(judged.right[stays].sum(axis=1), judged.labels[stays].sum(axis=1), run_images=run_images)
+    return TrustedPart(trust, run_images, int((~waits[labelled.image_of]).sum()), int(waits.sum()), precision)
 
 
 def _write_queue(path: Path, labelled: _Labelled, trust: Float32, names: Sequence[str]) -> None:

@@ -206,7 +206,9 @@ class _Work:
     def command(self, tuned: Path, decide: DecideConfig, label_again: bool) -> str:
         """How to go on with what was tuned."""
         what = ["label", str(self.root)] if label_again else ["decide", str(self.store.run.parent)]
-        more = [
+        see = self.looking.see
+        more = ["--detector", see.detector, "--segmenter", see.segmenter] if label_again else []
+        more += [
             word
             for key in ("duplicate_iou", "duplicate_containment")
             if getattr(decide, key) != getattr(DecideConfig() if label_again else self.decide, key)

@@ -84,7 +84,7 @@ def pick(curves: Sequence[Curve], images: npt.NDArray[np.intp]) -> Pick:
         at = int(np.median([_middle_of_best(row) for row in bagged]))
         reached = float(f1(right[:, at].sum(), labels[:, at].sum(), objects.sum()))
         if reached > best_f1 + 1e-9:
-            best, best_f1 = Pick(place, float(THRESHOLDS[at])), reached
+            best, best_f1 = Pick(place, round(float(THRESHOLDS[at]), 2)), reached
     return best
 
 
