@@ -29,8 +29,9 @@ def candidate_words(ontology: Ontology, listed: Mapping[str, Sequence[str]], *, 
         if name not in ontology.class_names:
             raise ConfigError(f"words are listed for {name!r}, which is no class{did_you_mean(name, ontology.class_names)}")
     taken = dict.fromkeys((sanitize(word) for word in ontology.negatives), "")
-    for spec in ontology.classes:
-        taken |= {sanitize(word): spec.name for word in (*spec.prompts, *listed.get(spec.name, ()))}
+    asked = [(spec.name, word) for spec in ontology.classes for word in spec.prompts]
+    for name, word in [*asked, *((name, word) for name, some in listed.items() for word in some)]:
+        taken.setdefault(sanitize(word), name)
     words: dict[str, list[str]] = {}
     for spec in ontology.classes:
         own = [sanitize(word) for word in (*spec.prompts, *listed.get(spec.name, ()))]
