@@ -16,9 +16,9 @@ from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.decisions import QUALITY_FILE, Decision, LastDecision, Tally
 from autodistill_grounded_sam.errors import DatasetError
 from autodistill_grounded_sam.evaluate.judging import judge
-from autodistill_grounded_sam.evaluate.matching import join
-from autodistill_grounded_sam.quality.calibration import FACTS, Calibration, cross_fitted_trust, facts_of, fit
-from autodistill_grounded_sam.quality.intervals import Share, share_of
+from autodistill_grounded_sam.evaluate.matching import class_key, join
+from autodistill_grounded_sam.quality.calibration import FACTS, Flags, cross_fit, facts_of, fit
+from autodistill_grounded_sam.quality.intervals import Share, precision_of, share_of
 from autodistill_grounded_sam.store.files import write_json, write_whole
 from autodistill_grounded_sam.store.lock import RunLock
 from autodistill_grounded_sam.store.store import Store
@@ -81,17 +81,19 @@ def assess(run: Path | str, truth: Path | str, *, trust: float | None = None, im
                 f"{len(judged)} image(s) of {truth} are in the run {target}; quality needs at least {FEWEST_IMAGES}, "
                 "and 20 or more to say anything narrow: label more of its images, drawn at random"
             )
-        calibration = fit(judged.facts, judged.class_id, judged.is_right, len(names))
-        every, run_images = np.arange(len(judged)), len(labelled.images)
+        mine = set(judged.names)
+        other = np.array([image.id not in mine for image in labelled.images], np.bool_)[labelled.image_of]
+        estimator = Estimator(judged, labelled.facts[other], labelled.class_id[other], len(labelled.images))
         quality = Quality(
-            judged.quality(every, range(len(judged.class_names)), run_images),
-            {name: judged.quality(every, [place], run_images) for place, name in enumerate(judged.class_names)},
-            None if trust is None else _trusted_part(labelled, judged, calibration, trust),
+            estimator.quality(),
+            {name: estimator.quality(place) for place, name in enumerate(judged.class_names)},
+            None if trust is None else _trusted_part(labelled, judged, estimator, other, trust),
             len(judged),
-            run_images,
+            len(labelled.images),
             judged.notes,
             target / QUEUE_FILE,
         )
+        calibration = estimator.calibration
         content = {"classes": list(names), "calibration": calibration.document(), "quality": quality_to_json(quality)}
         write_json(target / QUALITY_FILE, content)
         _write_queue(quality.queue, labelled, calibration.trust(labelled.facts, labelled.class_id), names)
@@ -151,7 +153,7 @@ class JudgedLabels:
     """What the reference says of n images and C of its classes: `right`, `labels` and `objects` count them, (n, C).
 
     And of each of the k labels on which it has a say: its `facts` (k, 4), its class in the ontology, if it is right, and the
-    place of its image among the n.
+    place of its image among the n. `reference_id` is the class in the reference by class of the ontology, -1 for none.
     """
 
     class_names: tuple[str, ...]
@@ -162,6 +164,8 @@ class JudgedLabels:
     class_id: Int32
     is_right: npt.NDArray[np.bool_]
     image: npt.NDArray[np.intp]
+    reference_id: Int32
+    names: tuple[str, ...]  # of the images, as the run has them
     notes: tuple[str, ...]
 
     @staticmethod
@@ -175,6 +179,7 @@ class JudgedLabels:
         for row, one in enumerate(judged):
             np.add.at(labels[row], one.class_id, 1)
             np.add.at(right[row], one.class_id[one.right], 1)
+        known = {class_key(name): place for place, name in enumerate(joined.class_names[: joined.known])}
         return JudgedLabels(
             joined.class_names[: joined.known],
             right,
@@ -184,17 +189,52 @@ class JudgedLabels:
             labelled.class_id[place],
             np.concatenate([np.zeros(0, np.bool_), *(one.right for one in judged)]),
             np.repeat(np.arange(len(judged)), [len(one.row) for one in judged]),
+            np.array([known.get(class_key(name), -1) for name in class_names], np.int32),
+            tuple(pair.source for pair in joined.pairs),
             joined.notes,
         )
 
     def __len__(self) -> int:
         return len(self.right)
 
-    def quality(self, images: npt.NDArray[np.intp], classes: Sequence[int], run_images: int) -> ClassQuality:
-        """The two shares over some of the images and classes, drawn from a run of so many images."""
-        right, labels, objects = (counts[images][:, classes].sum(axis=1) for counts in (self.right, self.labels, self.objects))
-        return ClassQuality(
-            share_of(right, labels, run_images=run_images), share_of(objects - right, objects, run_images=run_images)
+
+class Estimator:
+    """What some judged images say of a run that holds `others` too: labels given as facts (m, 4) and class (m,)."""
+
+    def __init__(self, judged: JudgedLabels, others: npt.NDArray[np.float64], others_class: Int32, run_images: int) -> None:
+        classes = len(judged.reference_id)
+        self._judged, self._run_images = judged, run_images
+        self.calibration = fit(judged.facts, judged.class_id, judged.is_right, classes)
+        self.trust, folds = cross_fit(judged.facts, judged.class_id, judged.is_right, judged.image, classes)
+        # By the same calibrations as the judged labels, so that what these are wrong by corrects the others too.
+        told = [calibration.trust(others, others_class) for calibration in folds or [self.calibration]]
+        self.others_trust = np.mean(told, axis=0)
+        self._class, self._others_class = judged.reference_id[judged.class_id], judged.reference_id[others_class]
+
+    def quality(self, place: int | None = None) -> ClassQuality:
+        """The two shares of a class of the reference, or of all."""
+        chosen = slice(None) if place is None else [place]
+        objects, right = (counts[:, chosen].sum(axis=1) for counts in (self._judged.objects, self._judged.right))
+        return ClassQuality(self.precision(place), share_of(objects - right, objects, run_images=self._run_images))
+
+    def precision(self, place: int | None = None, mine: Flags | None = None, others: Flags | None = None) -> Share:
+        """The precision of the labels of a class (or all), or only of those that are flagged among judged and other ones."""
+        of_mine, of_others = (ids >= 0 if place is None else ids == place for ids in (self._class, self._others_class))
+        of_mine = of_mine if mine is None else of_mine & mine
+        of_others = of_others if others is None else of_others & others
+        trust = self.trust[of_mine].astype(np.float64)
+
+        def by_image(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+            summed = np.bincount(self._judged.image[of_mine], weights=values, minlength=len(self._judged))
+            return summed.astype(np.float64)  # without any label they are whole numbers
+
+        return precision_of(
+            by_image(self._judged.is_right[of_mine]),
+            by_image(np.ones(len(trust))),
+            by_image(trust),
+            by_image(trust * (1 - trust)),
+            float(of_others.sum()),
+            float(self.others_trust[of_others].sum()),
         )
 
 
@@ -210,15 +250,15 @@ def _untrusted(run: Path | str, images: Path | str | None) -> Decision:
     return Decision.of(run, last.model_copy(update={"trust": 0.0}), None, images)
 
 
-def _trusted_part(labelled: _Labelled, judged: JudgedLabels, calibration: Calibration, trust: float) -> TrustedPart:
-    """What stays in the dataset at this trust. The labelled images are judged by calibrations that never saw them."""
-    every = calibration.trust(labelled.facts, labelled.class_id)
-    waits = np.bincount(labelled.image_of, weights=every < trust, minlength=len(labelled.images)) > 0
-    unseen = cross_fitted_trust(judged.facts, judged.class_id, judged.is_right, judged.image, len(calibration.offsets))
-    stays = np.bincount(judged.image, weights=unseen < trust, minlength=len(judged)) == 0
-    run_images = int((~waits).sum())
-    precision = share_of(judged.right[stays].sum(axis=1), judged.labels[stays].sum(axis=1), run_images=run_images)
-    return TrustedPart(trust, run_images, int((~waits[labelled.image_of]).sum()), int(waits.sum()), precision)
+def _trusted_part(labelled: _Labelled, judged: JudgedLabels, estimator: Estimator, other: Flags, trust: float) -> TrustedPart:
+    """What stays in the dataset at this trust; `other` (M,) are the labels of images that were not judged. The judged ones are
+    held to calibrations that never saw them."""
+    doubtful = estimator.calibration.trust(labelled.facts, labelled.class_id) < trust
+    waits = np.bincount(labelled.image_of, weights=doubtful, minlength=len(labelled.images)) > 0
+    doubted = np.bincount(judged.image, weights=estimator.trust < trust, minlength=len(judged)) > 0
+    stays = ~waits[labelled.image_of]
+    precision = estimator.precision(mine=~doubted[judged.image], others=stays[other])
+    return TrustedPart(trust, int((~waits).sum()), int(stays.sum()), int(waits.sum()), precision)
 
 
 def _write_queue(path: Path, labelled: _Labelled, trust: Float32, names: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,11 @@ from autodistill_grounded_sam.evaluate.matching import match_names
 from autodistill_grounded_sam.ontology import ClassSpec, Ontology
 from autodistill_grounded_sam.painting import COLOURS, FRESH_SETTINGS, SHAPES, paint_dataset
 from autodistill_grounded_sam.quality.calibration import fit, log_loss
-from autodistill_grounded_sam.trusting import JudgedLabels, judged_labels
+from autodistill_grounded_sam.trusting import Estimator, JudgedLabels, judged_labels
 
 SEED = 5_000_000  # of scenes that no training saw
 CLICKED = 0.1
 FEWEST_WRONG = 10  # a set with fewer wrong labels says nothing about a queue
-FEWEST_OBJECTS = 1  # of a class in the drawn images: below it there is no interval to judge
 
 Floats = npt.NDArray[np.float64]
 
@@ -115,19 +115,38 @@ def paint(folder: Path, count: int) -> Path:
 def coverage(judged: JudgedLabels, labelled: int, draws: int) -> dict[str, float]:
     """How often the intervals of `labelled` drawn images hold what is true of all, and how wide they are."""
     rng, holds, widths = np.random.default_rng(labelled), defaultdict(list), defaultdict(list)
-    every, classes = np.arange(len(judged)), range(len(judged.class_names))
-    groups = [("all", list(classes)), *(("a class", [place]) for place in classes)]
-    exact = [judged.quality(every, places, len(judged)) for _, places in groups]
+    places: list[int | None] = [None, *range(len(judged.class_names))]
     for _ in range(draws):
-        drawn = rng.choice(len(judged), labelled, replace=False)
-        for (name, places), whole in zip(groups, exact, strict=True):
-            said = judged.quality(drawn, places, len(judged))
-            for what in ("precision", "missed"):
-                share, true = getattr(said, what), getattr(whole, what).value
-                if share.count >= FEWEST_OBJECTS:
-                    holds[f"coverage of {what}, {name}"].append(share.low <= true <= share.high)
+        drawn = np.sort(rng.choice(len(judged), labelled, replace=False))
+        others = ~np.isin(judged.image, drawn)
+        estimator = Estimator(only(judged, drawn), judged.facts[others], judged.class_id[others], len(judged))
+        for place in places:
+            said, name = estimator.quality(place), "all" if place is None else "a class"
+            for what, share in (("precision", said.precision), ("missed", said.missed)):
+                if share.count:  # else there is no interval
+                    low_is_right = share.low <= truth_of(judged, what, place) + 1e-9
+                    holds[f"coverage of {what}, {name}"].append(
+                        low_is_right and share.high >= truth_of(judged, what, place) - 1e-9
+                    )
                     widths[f"width of {what}, {name}"].append(share.high - share.low)
     return {key: float(np.mean(values)) for key, values in {**holds, **widths}.items()}
+
+
+def only(judged: JudgedLabels, images: npt.NDArray[np.intp]) -> JudgedLabels:
+    """What was judged of some images."""
+    mine = np.isin(judged.image, images)
+    return replace(
+        judged, right=judged.right[images], labels=judged.labels[images], objects=judged.objects[images],
+        facts=judged.facts[mine], class_id=judged.class_id[mine], is_right=judged.is_right[mine],
+        image=np.searchsorted(images, judged.image[mine]), names=tuple(judged.names[place] for place in images),
+    )  # fmt: skip
+
+
+def truth_of(judged: JudgedLabels, what: str, place: int | None) -> float:
+    """The share over all images."""
+    chosen = slice(None) if place is None else [place]
+    right, labels, objects = (float(counts[:, chosen].sum()) for counts in (judged.right, judged.labels, judged.objects))
+    return right / labels if what == "precision" else 1 - right / objects
 
 
 def trust(judged: JudgedLabels, labelled: int, draws: int) -> dict[str, float]:

@@ -68,8 +68,11 @@ def test_figures_are_those_of_the_labelled_images(home: Path) -> None:
     known = {image["file_name"] for image in json.loads((home / "truth.json").read_text())["images"]}
     scores = [score for image, score in all_labels(home) if image in known]
     right = sum(score >= TRUE_FROM for score in scores)
-    assert quality.overall.precision.value == pytest.approx(right / len(scores))
-    assert quality.overall.precision.count == len(scores)
+    of_all = np.mean([score >= TRUE_FROM for _, score in all_labels(home)])
+    precision = quality.overall.precision
+    assert precision.low <= of_all <= precision.high
+    assert abs(precision.value - of_all) < abs(right / len(scores) - of_all)  # the other labels' scores say something too
+    assert precision.count == len(scores)
     assert quality.overall.missed.value == pytest.approx(len(known) / (len(known) + right))
     assert quality.per_class["square"].missed.value == 0
     assert (quality.labelled_images, quality.run_images) == (IMAGES // 2, IMAGES)

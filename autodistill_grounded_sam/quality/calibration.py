@@ -92,20 +92,22 @@ def fit(facts: Floats, class_id: Int32, right: Flags, classes: int) -> Calibrati
     return Calibration(found[0], tuple(weights), tuple(offsets), tuple(mean.tolist()), tuple(scale.tolist()))
 
 
-def cross_fitted_trust(
+def cross_fit(
     facts: Floats, class_id: Int32, right: Flags, image: Places, classes: int, *, folds: int = FOLDS
-) -> Float32:
-    """The trust (m,) of each label by a calibration that never saw its image; `image` (m,) numbers the image of each.
+) -> tuple[Float32, list[Calibration]]:
+    """The trust (m,) of each label by a calibration that never saw its image, and these calibrations; `image` (m,) numbers the
+    image of each.
 
     Labels of one image are not independent, so whole images are left out.
     """
     names, place = np.unique(image, return_inverse=True)
     fold = np.random.default_rng(0).permutation(len(names))[place] % max(2, min(folds, len(names)))
-    trust = np.zeros(len(facts), np.float32)
+    trust, calibrations = np.zeros(len(facts), np.float32), []
     for number in np.unique(fold):
         mine = fold == number
-        trust[mine] = fit(facts[~mine], class_id[~mine], right[~mine], classes).trust(facts[mine], class_id[mine])
-    return trust
+        calibrations.append(fit(facts[~mine], class_id[~mine], right[~mine], classes))
+        trust[mine] = calibrations[-1].trust(facts[mine], class_id[mine])
+    return trust, calibrations
 
 
 def log_loss(trust: Float32, right: Flags) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autodistill_grounded_sam.masks import encode_mask
-from autodistill_grounded_sam.quality.calibration import FACTS, Calibration, cross_fitted_trust, facts_of, fit, log_loss
+from autodistill_grounded_sam.quality.calibration import FACTS, Calibration, cross_fit, facts_of, fit, log_loss
 from autodistill_grounded_sam.types import Candidates, Labels, State
 
 
@@ -77,7 +77,7 @@ def test_cross_fitting_leaves_out_whole_images() -> None:
     right = np.repeat(rng.random(30) < 0.5, 10)
     facts = rng.normal(size=(30, len(FACTS)))[image]
     class_id = np.zeros(300, np.int32)
-    trust = cross_fitted_trust(facts, class_id, right, image, 1)
+    trust, _ = cross_fit(facts, class_id, right, image, 1)
     assert log_loss(trust, right) > 0.6
     assert log_loss(fit(facts, class_id, right, 1).trust(facts, class_id), right) < log_loss(trust, right)
 

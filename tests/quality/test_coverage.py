@@ -1,4 +1,4 @@
-"""The promise of `quality` on scenes of known truth, labelled by the mini models: the measurement of benchmarks/quality_coverage.py."""
+"""The promise of `quality` on scenes of known truth, labelled by the mini models: as benchmarks/quality_coverage.py does."""
 
 from __future__ import annotations
 

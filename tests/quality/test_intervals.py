@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.stats import beta
 
-from autodistill_grounded_sam.quality.intervals import share_of
+from autodistill_grounded_sam.quality.intervals import precision_of, share_of
 
 
 def test_one_label_an_image_is_jeffreys_interval() -> None:
@@ -72,3 +73,50 @@ def _run(rng: np.random.Generator, right: float, size: int, alike: float) -> tup
     whole = rng.poisson(size, 600)
     spread = 1 / alike - 1
     return rng.binomial(whole, rng.beta(right * spread, (1 - right) * spread, 600)), whole
+
+
+def made_run(rng: np.random.Generator, telling: float) -> tuple[npt.NDArray[Any], ...]:
+    """600 images with some five labels each: the image of each label, its trust, and if it is right; calibrated, and the more
+    telling the further apart trust is."""
+    image = np.repeat(np.arange(600), rng.poisson(5, 600))
+    trust = 1 / (1 + np.exp(-(2 + telling * rng.normal(size=len(image)))))
+    return image, trust, rng.random(len(image)) < trust
+
+
+def by_image(image: npt.NDArray[Any], values: npt.NDArray[Any], drawn: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    return np.bincount(image, weights=values, minlength=600)[drawn]
+
+
+@pytest.mark.parametrize("telling", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("bias", [0.0, -0.1])
+def test_precision_by_trust_holds_and_is_narrower_the_more_trust_tells(telling: float, bias: float) -> None:
+    """Also where trust is wrong by the same amount everywhere: the sample corrects it."""
+    rng = np.random.default_rng(3)
+    held, ours, plain = [], [], []
+    for _ in range(300):
+        image, trust, right = made_run(rng, telling)
+        drawn = rng.choice(600, 40, replace=False)
+        said = (trust + bias).clip(0.01, 0.99)
+        labels, is_right = by_image(image, np.ones(len(image)), drawn), by_image(image, right, drawn)
+        others = ~np.isin(image, drawn)
+        share = precision_of(
+            is_right, labels, by_image(image, said, drawn), by_image(image, said * (1 - said), drawn),
+            float(others.sum()), float(said[others].sum()),
+        )  # fmt: skip
+        held.append(share.low <= right.mean() <= share.high)
+        ours.append(share.high - share.low)
+        direct = share_of(is_right, labels, run_images=600)
+        plain.append(direct.high - direct.low)
+    assert 0.85 <= np.mean(held) <= 0.97
+    if telling == 3 and not bias:
+        assert np.mean(ours) < 0.8 * np.mean(plain)
+    assert np.mean(ours) < 1.25 * np.mean(plain)
+
+
+def test_precision_where_all_was_right_is_no_certainty() -> None:
+    labels, trust = np.full(20, 3.0), np.full(20, 3 * 0.99)
+    share = precision_of(labels, labels, trust, trust * 0.01, 1000.0, 990.0)
+    assert share.value > 0.98
+    assert share.low < 0.98
+    nothing = precision_of(np.zeros(20), np.zeros(20), np.zeros(20), np.zeros(20), 9.0, 5.0)
+    assert math.isnan(nothing.value)

@@ -39,8 +39,8 @@ def test_reads_back_as_the_same_with_the_evidence_beside_it(ontology: Ontology) 
     [
         (
             Choice("cup", ("mug",), 0.3, "changed", GAIN, 20, 31, 0),
-            "words and threshold changed: F1 0.70 -> 0.98 (difference +0.280, 90 % [+0.160, +0.430]); precision 1.00, recall 0.96; "
-            "31 objects in 20 images",
+            "words and threshold changed: F1 0.70 -> 0.98 (difference +0.280, 90 % [+0.160, +0.430]); precision 1.00, recall "
+            "0.96; 31 objects in 20 images",
         ),
         (
             Choice("cup", ("cup",), 0.3, "changed", GAIN, 1, 1, 0),
