@@ -39,6 +39,7 @@ _AFTER_INTERRUPT = {
     "decide": "run the same command again",
     "export": "nothing was replaced: run the same command again",
     "distill": "no student was kept: training starts anew with the same command",
+    "tune": "what was looked at is kept: run the same command again to go on",
     "prefetch": "what was brought is kept: run the same command again to go on",
 }
 

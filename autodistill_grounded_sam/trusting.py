@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -265,7 +264,7 @@ def _write_queue(path: Path, labelled: _Labelled, trust: Float32, names: Sequenc
     """The labels most likely wrong, a JSON object a line, the most doubtful first."""
     image_of = labelled.image_of
     lines = []
-    for place in heapq.nsmallest(QUEUE_LABELS, range(len(trust)), key=lambda place: (float(trust[place]), place)):
+    for place in np.argsort(trust, kind="stable")[:QUEUE_LABELS].tolist():
         image = labelled.images[image_of[place]]
         row = {
             "image": image.id, "digest": image.digest, "xyxy": [round(float(value), 2) for value in labelled.xyxy[place]],

@@ -5,9 +5,9 @@ What lies in one image is not independent, so images are what is drawn: the vari
 interval is Jeffreys' for so many (as Korn and Graubard do with Clopper-Pearson's, which covers more than it says). Where nothing
 was wrong in the sample it still has a width, which a bootstrap over images would not give.
 
-Precision has more to go by: the trust of every label of the run. Its mean, corrected by what it was wrong by in the sample, varies
-only with that error (the difference estimator, Cochran ch. 7; prediction-powered inference): intervals are a quarter to a half
-narrower. `benchmarks/quality_coverage.py` measures how often both hold.
+Precision has more to go by: the trust of every label of the run. Its mean, corrected by what it was wrong by in the sample,
+varies only with that error (the difference estimator, Cochran ch. 7; prediction-powered inference): its intervals are narrower.
+`benchmarks/quality_coverage.py` measures how often both hold.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def test_precision_by_trust_holds_and_is_narrower_the_more_trust_tells(telling: 
     assert 0.85 <= np.mean(held) <= 0.97
     if telling == 3 and not bias:
         assert np.mean(ours) < 0.8 * np.mean(plain)
-    assert np.mean(ours) < 1.25 * np.mean(plain)
+    assert np.mean(ours) < (1.4 if bias else 1.25) * np.mean(plain)  # wrong trust is no help, and costs little
 
 
 def test_precision_where_all_was_right_is_no_certainty() -> None:
