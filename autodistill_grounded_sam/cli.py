@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from autodistill_grounded_sam import __version__, cli_output
+from autodistill_grounded_sam import __version__, cli_few_labels, cli_output
 from autodistill_grounded_sam.errors import (
     ConfigError,
     ExportError,
@@ -40,6 +40,7 @@ _AFTER_INTERRUPT = {
     "export": "nothing was replaced: run the same command again",
     "distill": "no student was kept: training starts anew with the same command",
     "adapt": "what was learnt is kept: run the same command again to go on",
+    "tune": "what was looked at is kept: run the same command again to go on",
     "prefetch": "what was brought is kept: run the same command again to go on",
 }
 
@@ -56,6 +57,10 @@ TextThreshold = Annotated[Optional[float], typer.Option("--text-threshold", help
 OfflineFlag = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
 ValidFlag = Annotated[Optional[float], typer.Option("--valid", help="Share of images in the validation split (0.2).")]  # noqa: UP045
 SeedFlag = Annotated[Optional[int], typer.Option("--seed", help="Draws another split (0).")]  # noqa: UP045
+DuplicateIou = Annotated[Optional[float], typer.Option("--duplicate-iou", help="Two labels of this IoU are one object (0.7).")]  # noqa: UP045
+Containment = Annotated[
+    Optional[float], typer.Option("--duplicate-containment", help="So much of the smaller inside: one (0.85).")  # noqa: UP045
+]
 FormatFlag = Annotated[Optional[list[str]], typer.Option("--format", help="yolo-seg, yolo, coco; may be given again.")]  # noqa: UP045
 ImagesFlag = Annotated[Optional[str], typer.Option("--images", help="Where the images are now, if they moved.")]  # noqa: UP045
 
@@ -69,6 +74,8 @@ def label(
     segmenter: SegmenterFlag = None,
     box_threshold: BoxThreshold = None,
     text_threshold: TextThreshold = None,
+    duplicate_iou: DuplicateIou = None,
+    duplicate_containment: Containment = None,
     batch_size: Annotated[str, typer.Option("--batch-size", help="A number, or auto.")] = "auto",
     device: DeviceFlag = "auto",
     format: FormatFlag = None,  # noqa: A002
@@ -93,7 +100,8 @@ def label(
         see={"detector": detector, "segmenter": segmenter, "masks": masks, "precision": precision, "tiles": tiles},
         run={"device": device, "batch_size": int(batch_size) if batch_size.isdigit() else batch_size, "offline": offline}
         | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker},
-        decide={"box_threshold": box_threshold, "text_threshold": text_threshold},
+        decide={"box_threshold": box_threshold, "text_threshold": text_threshold}
+        | {"duplicate_iou": duplicate_iou, "duplicate_containment": duplicate_containment},
         export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
     )
     with cli_output.progress(quiet=json) as bar:
@@ -107,6 +115,9 @@ def decide(
     run: Annotated[Path, typer.Argument(help="A dataset folder that `label` made, or its run/ folder.")],
     box_threshold: BoxThreshold = None,
     text_threshold: TextThreshold = None,
+    duplicate_iou: DuplicateIou = None,
+    duplicate_containment: Containment = None,
+    trust: Annotated[Optional[float], typer.Option("--trust", help="Below it a label waits for review; see `quality`.")] = None,  # noqa: UP045
     ontology: Annotated[Optional[str], typer.Option("--ontology", help="Other thresholds or classes; no new prompts.")] = None,  # noqa: UP045
     format: FormatFlag = None,  # noqa: A002
     valid: ValidFlag = None,
@@ -122,7 +133,8 @@ def decide(
 
     config = _label_config(
         pipeline.last_settings(run),
-        decide={"box_threshold": box_threshold, "text_threshold": text_threshold},
+        decide={"box_threshold": box_threshold, "text_threshold": text_threshold, "trust": trust}
+        | {"duplicate_iou": duplicate_iou, "duplicate_containment": duplicate_containment},
         export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
     )
     summary = pipeline.redecide(
@@ -155,7 +167,7 @@ def export(
 @app.command()
 def evaluate(
     source: Annotated[Path, typer.Argument(help="A run or dataset folder, a COCO json, or weights of a student (.pt).")],
-    truth: Annotated[Path, typer.Option("--truth", help="The human reference, a COCO json.")],
+    truth: Annotated[Path, typer.Option("--truth", help="The human reference: a COCO json, or a YOLO data.yaml.")],
     images: ImagesFlag = None,
     json: JsonFlag = False,
 ) -> None:
@@ -163,6 +175,10 @@ def evaluate(
     from autodistill_grounded_sam import measuring
 
     cli_output.show_evaluation(measuring.evaluate(source, truth, images=images), json)
+
+
+app.command()(cli_few_labels.tune)
+app.command()(cli_few_labels.quality)
 
 
 @app.command()

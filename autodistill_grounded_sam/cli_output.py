@@ -48,7 +48,9 @@ class RunProgress:
         self._task: Any = None
 
     def total(self, images: int) -> None:
-        self._all, self._start = images, time.monotonic()
+        self.close()  # of an earlier look, where there are several
+        self._done, self._all, self._start = 0, images, time.monotonic()
+        self._counts.clear()
         if self._quiet or self._plain or not images:
             return
         whole, rest = Column(no_wrap=True, min_width=9), Column(no_wrap=True, overflow="ellipsis", ratio=1)
@@ -245,6 +247,44 @@ def show_evaluation(evaluation: Any, as_object: bool) -> None:
     out.print("at the threshold of the labels: " + ", ".join(f"{key} {_number(value)}" for key, value in point.items()))
     for note in facts["notes"]:
         out.print(f"note: {escape(note)}")
+
+
+def show_tuning(facts: Mapping[str, Any], as_object: bool) -> None:
+    if as_object:
+        as_json(facts)
+        return
+    out.print(f"tuned on {facts['images']} labelled images:")
+    for choice, why in zip(facts["choices"], facts["evidence"], strict=True):
+        at = "" if choice["threshold"] is None else f" at {choice['threshold']:.2f}: {', '.join(choice['words'])}"
+        out.print(f"[bold]{escape(choice['name'])}[/]{escape(at)}\n  {escape(why)}")
+    for note in facts["notes"]:
+        out.print(f"note: {escape(note)}")
+    out.print(f"ontology: {escape(str(facts['out']))}\nnext: {escape(facts['command'])}")
+
+
+def show_quality(facts: Mapping[str, Any], as_object: bool) -> None:
+    if as_object:
+        as_json(facts)
+        return
+    title = f"labels against {facts['labelled_images']} of {facts['run_images']} images, with 90 % intervals"
+    table = Table("class", "precision", "of labels", "missed", "of objects", title=title, title_justify="left")
+    for name, row in [*facts["per_class"].items(), ("all", facts["overall"])]:
+        precision, missed = row["precision"], row["missed"]
+        table.add_row(escape(name), _share(precision), str(precision["count"]), _share(missed), str(missed["count"]))
+    out.print(table)
+    if facts["trusted"] is not None:
+        part = facts["trusted"]
+        out.print(
+            f"at trust {part['trust']}: {part['images']} images with {part['labels']} labels stay, precision "
+            f"{_share(part['precision'])}; {part['waiting']} images wait for review"
+        )
+    for note in facts["notes"]:
+        out.print(f"note: {escape(note)}")
+    out.print(f"labels most likely wrong, first ones first: {escape(facts['queue'])}")
+
+
+def _share(share: Mapping[str, Any]) -> str:
+    return "-" if share["value"] is None else f"{share['value']:.3f} [{share['low']:.3f}, {share['high']:.3f}]"
 
 
 def _number(value: Any) -> str:

@@ -56,6 +56,7 @@ class DecideConfig(_Config):
     island_fraction: float = Field(0.02, ge=0, le=1)  # mask parts smaller than this share of the largest go
     hole_fraction: float = Field(0.005, ge=0, le=1)  # holes smaller than this share of the mask are filled
     box_from: Literal["detector", "mask"] = "mask"
+    trust: float = Field(0.0, ge=0, le=1)  # an image with a label less likely right than this waits for review; needs `quality`
 
 
 class ExportConfig(_Config):

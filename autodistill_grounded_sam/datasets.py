@@ -65,6 +65,20 @@ def fill_polygon(ring_px: npt.NDArray[Any], width: int, height: int) -> Mask:
     return mask.view(np.bool_)
 
 
+def dataset_class_names(dataset: Path) -> list[str]:
+    """The class names of a YOLO dataset (its folder, or its `data.yaml`) or a COCO json (or a folder of such), by class id."""
+    return yolo_class_names(dataset) if _is_yolo(dataset) else coco_class_names(dataset)
+
+
+def read_dataset(dataset: Path) -> Iterator[DatasetImage]:
+    """Every image of a dataset, told apart as in `dataset_class_names`."""
+    return read_yolo(dataset) if _is_yolo(dataset) else read_coco(dataset)
+
+
+def _is_yolo(dataset: Path) -> bool:
+    return dataset.suffix.lower() in (".yaml", ".yml") or (dataset / "data.yaml").is_file()
+
+
 # --- YOLO
 
 

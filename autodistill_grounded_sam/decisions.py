@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import DecideConfig, ExportConfig, checked
 from autodistill_grounded_sam.decide.chain import decide_many
 from autodistill_grounded_sam.errors import ConfigError, WrongRunError
-from autodistill_grounded_sam.export.formats import export_dataset
+from autodistill_grounded_sam.export.formats import export_dataset, take_dataset_away
 from autodistill_grounded_sam.export.split import plan_splits
 from autodistill_grounded_sam.images import dataset_stems
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.places import is_remote, place
+from autodistill_grounded_sam.quality.calibration import Calibration, facts_of
 from autodistill_grounded_sam.store.files import write_json
 from autodistill_grounded_sam.store.store import Store, read_json
-from autodistill_grounded_sam.types import REASONS, DatasetSummary, ImageRecord, Labels, Reason, Split, State
+from autodistill_grounded_sam.types import REASONS, Candidates, DatasetSummary, ImageRecord, Labels, Reason, Split, State
 
+REVIEW_FOLDER = "review"  # of a dataset: its images that wait for review, as a dataset of the same format
 DECIDED_AT_ONCE = 64  # images; together they are decided several times as quick as one by one, and hardly quicker beyond
 
 
@@ -73,6 +75,7 @@ class Decision:
     ontology: Ontology
     images_root: Path
     last: LastDecision
+    calibration: Calibration | None = None  # of `quality`; needed where `config.trust` is above 0
 
     @staticmethod
     def of(run: Path | str, config: DecideConfig | None, ontology: Any, images: Path | str | None) -> Decision:
@@ -90,7 +93,9 @@ class Decision:
             )
         moved = bool(last.images) and not store.images_root.is_dir()
         root = place(images) if images is not None else place(last.images) if moved else store.images_root
-        return Decision(store, config or last.decide, words, root, last)
+        config = config or last.decide
+        calibration = read_calibration(store.run, words.class_names) if config.trust else None
+        return Decision(store, config, words, root, last, calibration)
 
     def key(self, export: ExportConfig) -> str:
         """Stands for everything that a dataset depends on beside what was seen."""
@@ -127,7 +132,11 @@ class Decision:
         return notes
 
     def labelled(self, tally: Tally) -> Iterator[tuple[ImageRecord, Labels]]:
-        """Each image that was seen with its labels, in the order of ids; some dozens at a time in memory."""
+        """Each image that was seen with its labels, in the order of ids."""
+        return ((image, labels) for image, _, labels in self.decided(tally))
+
+    def decided(self, tally: Tally) -> Iterator[tuple[ImageRecord, Candidates, Labels]]:
+        """As `labelled`, with the candidates that the labels are of; some dozens of images at a time in memory."""
         columns = [self.store.prompts.index(prompt) for prompt in self.ontology.prompts]
         all_in_order = columns == list(range(len(self.store.prompts)))
         started = time.perf_counter()
@@ -139,10 +148,11 @@ class Decision:
         )
         while some := list(islice(seen, DECIDED_AT_ONCE)):
             asked = [(candidates, image.width, image.height) for image, candidates in some]
-            for (image, _), labels in zip(some, decide_many(asked, self.ontology, self.config), strict=True):
+            for (image, candidates), labels in zip(some, decide_many(asked, self.ontology, self.config), strict=True):
+                labels = self._trusted(candidates, labels)
                 tally.add(labels)
                 tally.seconds += time.perf_counter() - started
-                yield image, labels
+                yield image, candidates, labels
                 started = time.perf_counter()
 
     def export(self, format_: str, out: Path, config: ExportConfig, tally: Tally) -> DatasetSummary:
@@ -155,10 +165,34 @@ class Decision:
         sides, stems, notes = self._plan(config)
         left = self.store.not_looked_at()
         unfinished = [f"{left} images of the folder were not looked at yet"] if left else []
-        return export_dataset(
+        settings: dict[str, Any] = {"stems": stems, "confidence_files": config.confidence_files}
+        summary = export_dataset(
             self.labelled(tally), self.ontology.class_names, writer, out, split=lambda image: sides[image.id],
-            stems=stems, notes=[*notes, *unfinished], confidence_files=config.confidence_files,
+            notes=[*notes, *unfinished], **settings,
         )  # fmt: skip
+        waiting = (
+            (image, replace(labels, state=State.LABELLED))
+            for image, labels in self.labelled(Tally())
+            if labels.state is State.REVIEW
+        )
+        review = out / REVIEW_FOLDER
+        if self.calibration is None or (first := next(waiting, None)) is None:
+            take_dataset_away(writer, review)
+            return summary
+        apart = export_dataset(
+            chain([first], waiting), self.ontology.class_names, writer, review, split=lambda image: sides[image.id], **settings
+        )
+        told = f"{sum(apart.images.values())} image(s) with a label below trust {self.config.trust} are in {review}, in no split"
+        return replace(summary, notes=[*summary.notes, told])
+
+    def _trusted(self, candidates: Candidates, labels: Labels) -> Labels:
+        """The labels with their trust; an image waits for review with all its labels if one is not trusted: neither may that one
+        be taught, nor its object be taught as background."""
+        if self.calibration is None:
+            return labels
+        trust = self.calibration.trust(facts_of(candidates, labels), labels.class_id)
+        doubtful = bool((trust < self.config.trust).any())
+        return replace(labels, trust=trust, state=State.REVIEW if doubtful else labels.state)
 
     def _plan(self, config: ExportConfig) -> tuple[Mapping[str, Split], Mapping[str, str], Sequence[str]]:
         """Side and file stem of every image by its id, and notes on the split. What was read for them is not kept: of millions
@@ -169,7 +203,8 @@ class Decision:
         return split.split, dataset_stems([image.id for image in records]), split.notes
 
     def _settings(self) -> dict[str, Any]:
-        return {"decide": self.config.model_dump(mode="json"), "ontology": self.ontology.document()}
+        settings = {"decide": self.config.model_dump(mode="json"), "ontology": self.ontology.document()}
+        return settings if self.calibration is None else {**settings, "calibration": self.calibration.document()}
 
 
 class Tally:
@@ -185,6 +220,26 @@ class Tally:
         self.states[labels.state] += 1
         self.classes.update(labels.class_id.tolist())
         self.maskless += int((labels.reasons == _NO_MASK).sum())
+
+
+QUALITY_FILE = "quality.json"
+
+
+def read_calibration(run: Path, class_names: Sequence[str]) -> Calibration:
+    """The calibration that `quality` stored with the run; raises WrongRunError if there is none, or one of other classes."""
+    path = run / QUALITY_FILE
+    if not path.is_file():
+        raise WrongRunError(
+            f"trust needs to know how likely labels are right, and {path} is not there: measure it on some labelled images with "
+            f"`grounded-sam quality {run.parent} --truth COCO.json`"
+        )
+    content = read_json(path)
+    if list(content.get("classes", [])) != list(class_names):
+        raise WrongRunError(
+            f"{path} was measured for the classes {', '.join(content.get('classes', []))}, but the ontology has "
+            f"{', '.join(class_names)}: run `quality` again"
+        )
+    return Calibration.from_document(content["calibration"])
 
 
 _NO_MASK = REASONS.index(Reason.MASK)

@@ -20,6 +20,7 @@ from autodistill_grounded_sam.datasets import (
     DatasetImage,
     coco_class_names,
     read_coco,
+    read_dataset,
     read_yolo,
     yolo_class_names,
 )
@@ -53,7 +54,7 @@ _OF_EXTRAS = {
 
 
 def evaluate(source: Path, truth: Path, *, images: Path | str | None = None) -> Evaluation:
-    """Measure `source` against the COCO json `truth`.
+    """Measure `source` against `truth`, a COCO json or a YOLO dataset.
 
     `source` is a run or output folder (its labels as they were decided last), a YOLO dataset (its folder, or its data.yaml), a
     COCO json or a folder of such, or a student's weights (`.pt`). A student looks at the images of the reference: below `images`,
@@ -160,7 +161,7 @@ def _reference_images(truth: Path, images: Path | str | None) -> dict[str, Path]
     given = None if images is None else place(images)
     found: dict[str, Path] = {}
     missing: list[str] = []
-    for row in read_coco(truth):
+    for row in read_dataset(truth):
         below = (given or home / "images") / row.name
         path = below if given is not None or below.is_file() else row.path
         if path is None or not path.is_file():

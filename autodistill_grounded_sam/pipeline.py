@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,14 +126,20 @@ def see(
     config: LabelConfig | None = None,
     *,
     extension: str | None = None,
+    only: Callable[[Sequence[ImageRecord]], Sequence[ImageRecord]] | None = None,
     progress: Progress | None = None,
 ) -> RunSummary:
-    """The costly half: show every image that the store does not know yet to the models, and write down what they saw."""
+    """The costly half: show every image that the store does not know yet to the models, and write down what they saw.
+
+    `only` picks among the images of the folder; the others are not looked at and not listed in the run.
+    """
     config, words = config or LabelConfig(), Ontology.load(ontology)
     started, run = time.perf_counter(), Path(out) / "run"
     require_apart(place(images), Path(out))
     identity = identity_of(config, words)  # missing weights are told before a large folder is read
     folder = _listed(place(images), config.see, extension, progress)
+    if only is not None:
+        folder = Folder(folder.root, only(folder.images))
     _require_same_folder(folder, run)
     stages = {"scan": time.perf_counter() - started}
     writer = StoreWriter(

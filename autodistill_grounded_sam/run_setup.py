@@ -91,7 +91,8 @@ def identity_of(config: LabelConfig, ontology: Ontology) -> dict[str, Any]:
     if config.see.masks != "none":
         identity["segmenter"] = _model("segmenters", config.see.segmenter, config.run.offline)
     if config.see.masks == "kept":
-        identity["masks of"] = {"decide": config.decide.model_dump(mode="json"), "ontology": ontology.document()}
+        decide_settings = config.decide.model_dump(mode="json", exclude={"trust"})  # which drops no candidate
+        identity["masks of"] = {"decide": decide_settings, "ontology": ontology.document()}
     return identity
 
 

@@ -164,7 +164,7 @@ class Labels:
     `class_id`, `score`, `margin` and `candidate` are (m,); `margin` is the score less that of the best other class or
     negative; `candidate` is the row in `Candidates`; `rle` m codes, or None where the run has no masks.
     `reasons` (n,) uint8 indexes `REASONS`, one for every candidate; `rival` (n,) int32 is the candidate that a duplicate lost to,
-    else -1.
+    else -1. `trust` (m,) is the probability that each label is right, or None where the run has no calibration (`quality`).
     """
 
     state: State
@@ -176,6 +176,7 @@ class Labels:
     rle: tuple[Rle, ...] | None = None
     reasons: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     rival: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    trust: Float32 | None = None
 
     def __post_init__(self) -> None:
         m = len(self.class_id)
@@ -186,6 +187,8 @@ class Labels:
         _require_array("Labels.candidate", self.candidate, np.int32, (m,))
         if self.rle is not None:
             _require(len(self.rle) == m, f"Labels.rle must hold {m} codes, got {len(self.rle)}")
+        if self.trust is not None:
+            _require_array("Labels.trust", self.trust, np.float32, (m,))
         _require(len(self.reasons) == len(self.rival), "Labels.reasons and Labels.rival must be of one length")
         _require(self.state is not State.EMPTY or m == 0, f"empty Labels must hold no label, got {m}")
         _require(self.state is not State.LABELLED or m > 0, "labelled Labels must hold a label; use State.EMPTY")

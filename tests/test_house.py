@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "autodistill_grounded_sam"
 NAME = PACKAGE.name
 GROUND = {
     "config", "datasets", "drawing", "errors", "image_modes", "images", "loading", "mask_runs", "masks", "ontology",
-    "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "similar", "types", "weights",
+    "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews", "similar", "types", "weights",
 }  # fmt: skip
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tune", "decide"), ("tune", "evaluate"),
@@ -25,13 +25,16 @@ JOINERS = {
     "decisions",
     "run_setup",
     "measuring",
+    "trusting",
+    "tuning",
     "cli",
+    "cli_few_labels",
     "cli_output",
     "grounded_sam",
     "testing",
     "__init__",
 }
-NO_TORCH = {"decide", "export", "store", "report"} | GROUND - {"loading"}
+NO_TORCH = {"decide", "export", "quality", "store", "report", "tune"} | GROUND - {"loading"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BESIDE = [path for room in ("benchmarks", "tests", "tools") for path in sorted((PACKAGE.parent / room).rglob("*.py"))]
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from autodistill_grounded_sam.datasets import DatasetImage, coco_class_names, read_coco
+from autodistill_grounded_sam.datasets import DatasetImage, dataset_class_names, read_dataset
 from autodistill_grounded_sam.errors import DatasetError
 from autodistill_grounded_sam.images import dataset_stems
 from autodistill_grounded_sam.types import Float32, Int32, Rle
@@ -29,7 +29,8 @@ class Objects:
     """n objects of one image, best score first, ties in an order of their own, so that the order in a file changes nothing.
 
     `class_id` (n,) indexes `Joined.class_names`; `xyxy` (n, 4) float32 pixels of the upright image; `score` (n,), 1 for people's;
-    `crowd` (n,) marks COCO's crowd regions; `rle` n codes, or None if any object of the image is only a box.
+    `crowd` (n,) marks COCO's crowd regions; `rle` n codes, or None if any object of the image is only a box; `row` (n,) is the
+    place of each among the labels that the image was given with.
     """
 
     class_id: Int32
@@ -37,6 +38,7 @@ class Objects:
     score: Float32
     crowd: npt.NDArray[np.bool_]
     rle: tuple[Rle, ...] | None
+    row: Int32
 
     def __len__(self) -> int:
         return len(self.class_id)
@@ -44,18 +46,20 @@ class Objects:
     def select(self, which: npt.NDArray[np.bool_]) -> Objects:
         """The objects where `which` (n,) holds."""
         rle = None if self.rle is None else tuple(self.rle[i] for i in np.flatnonzero(which))
-        return Objects(self.class_id[which], self.xyxy[which], self.score[which], self.crowd[which], rle)
+        return Objects(self.class_id[which], self.xyxy[which], self.score[which], self.crowd[which], rle, self.row[which])
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One image of the reference: what people marked in it, and what was labelled."""
+    """One image of the reference: what people marked in it, and what was labelled. `source` is the labelled image's own name, ""
+    where it was not labelled."""
 
     name: str
     width: int
     height: int
     truth: Objects
     labels: Objects
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,25 @@ class Joined:
     notes: tuple[str, ...]
 
 
-def join(labels: Iterable[DatasetImage], class_names: Sequence[str], truth: Path, *, failed: Collection[str] = ()) -> Joined:
-    """Put labels beside the reference `truth`, a COCO json (or a folder with `train` and `valid`).
+def join(
+    labels: Iterable[DatasetImage],
+    class_names: Sequence[str],
+    truth: Path,
+    *,
+    failed: Collection[str] = (),
+    only_labelled: bool = False,
+) -> Joined:
+    """Put labels beside the reference `truth`: a COCO json (or a folder with `train` and `valid`), or a YOLO dataset.
 
     `class_names` are those of the labels; `failed` names images that could not be looked at: they are left out. A reference
-    image that was neither labelled nor failed counts with no label. Labels are taken one image at a time, and only those of
-    reference images are kept. Raises DatasetError where names are ambiguous, nothing fits, sizes differ, or `truth` is empty.
+    image that was neither labelled nor failed counts with no label, or is left out too (`only_labelled`). Labels are taken one
+    image at a time, and only those of reference images are kept. Raises DatasetError where names are ambiguous, nothing fits,
+    sizes differ, or `truth` is empty.
     """
-    references = list(read_coco(truth))
+    references = list(read_dataset(truth))
     if not references:
-        raise DatasetError(f"the reference {truth} holds no image; give the COCO json that people made")
-    classes = _JointClasses(coco_class_names(truth), class_names)
+        raise DatasetError(f"the reference {truth} holds no image; give the COCO json or YOLO dataset that people made")
+    classes = _JointClasses(dataset_class_names(truth), class_names)
     rows, strangers = _wanted_rows(labels, references)
     names = [*(row.name for row in rows), *failed]
     place_of = match_names([row.name for row in references], names)
@@ -95,10 +107,12 @@ def join(labels: Iterable[DatasetImage], class_names: Sequence[str], truth: Path
             continue
         if place is None:
             missing.append(reference)
+            if only_labelled:
+                continue
         pairs.append(_pair(reference, None if place is None else rows[place], classes, truth))
     used = set(place_of.values())
     strangers += [row.name for place, row in enumerate(rows) if place not in used]
-    notes = [*classes.notes(pairs), *_image_notes(missing, left_out, strangers), *_label_notes(rows)]
+    notes = [*classes.notes(pairs), *_image_notes(missing, left_out, strangers, only_labelled), *_label_notes(rows)]
     return Joined(classes.names, classes.known, tuple(pairs), tuple(notes))
 
 
@@ -195,7 +209,14 @@ def _pair(reference: DatasetImage, row: DatasetImage | None, classes: _JointClas
             "two frames cannot be compared; a reference must be of the same file, upright (EXIF orientation applied)"
         )
     labels = _NOTHING if row is None else _objects(row, classes.label_id)
-    return Pair(reference.name, width, height, _objects(reference, classes.truth_id), labels.select(~labels.crowd))
+    return Pair(
+        reference.name,
+        width,
+        height,
+        _objects(reference, classes.truth_id),
+        labels.select(~labels.crowd),
+        "" if row is None else row.name,
+    )
 
 
 def _objects(row: DatasetImage, joint_id: Int32) -> Objects:
@@ -206,10 +227,12 @@ def _objects(row: DatasetImage, joint_id: Int32) -> Objects:
     codes = [""] * n if row.rle is None else [code["counts"] for code in row.rle]
     order = sorted(range(n), key=lambda i: (-score[i], class_id[i], *row.xyxy[i].tolist(), codes[i], crowd[i]))
     rle = None if row.rle is None else tuple(row.rle[i] for i in order)
-    return Objects(class_id[order], row.xyxy[order], score[order], crowd[order], rle)
+    return Objects(class_id[order], row.xyxy[order], score[order], crowd[order], rle, np.array(order, np.int32))
 
 
-_NOTHING = Objects(np.zeros(0, np.int32), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.bool_), ())
+_NOTHING = Objects(
+    np.zeros(0, np.int32), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.bool_), (), np.zeros(0, np.int32)
+)
 
 
 def _keys(name: str) -> tuple[str, str, str, str]:
@@ -229,15 +252,16 @@ def _at(names: Sequence[str], places: Sequence[int]) -> list[str]:
     return [names[place] for place in places]
 
 
-def _image_notes(missing: Sequence[DatasetImage], failed: Sequence[DatasetImage], strangers: Sequence[str]) -> list[str]:
+def _image_notes(
+    missing: Sequence[DatasetImage], failed: Sequence[DatasetImage], strangers: Sequence[str], only_labelled: bool
+) -> list[str]:
     notes = []
     if missing:
-        notes.append(
-            f"{len(missing)} image(s) of the reference were not labelled, their objects count as missed: {_some(missing)}"
-        )
+        fate = "are left out" if only_labelled else "their objects count as missed"
+        notes.append(f"{len(missing)} image(s) of the reference were not labelled, {fate}: {_some(missing)}")
     if failed:
         notes.append(f"{len(failed)} image(s) of the reference could not be read by the run and are left out: {_some(failed)}")
-    if strangers:
+    if strangers and not only_labelled:  # that few of the labelled images are in the reference is then what is meant
         notes.append(f"{len(strangers)} labelled image(s) are not in the reference and are left out: {_some(strangers)}")
     return notes
 

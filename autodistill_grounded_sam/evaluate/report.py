@@ -26,7 +26,8 @@ def evaluate_labels(
     notes: Sequence[str] = (),
     command: str = "",
 ) -> Evaluation:
-    """Measure labels against the COCO json `truth`: AP over all of them, the operating point over those of `operating_score` up.
+    """Measure labels against `truth` (a COCO json, or a YOLO dataset): AP over all of them, the operating point over those of
+    `operating_score` up.
 
     `labels` are taken one image at a time, in any order; `class_names` belong to their class ids; `failed` names the images that
     could not be looked at, which are left out. A label without a score has score 1. A figure that cannot be is nan.

@@ -1,7 +1,8 @@
 """COCO json with exact run-length masks: `train/_annotations.coco.json` and `valid/...` beside their images, as rfdetr reads it.
 
 Category ids are class id + 1: COCO itself counts from 1, and ultralytics' converter, supervision and torchvision rely on it.
-Annotation ids count from 1 too (pycocotools takes 0 for "unmatched"). `score`, `margin` and `source` (an image id) are ours.
+Annotation ids count from 1 too (pycocotools takes 0 for "unmatched"). `score`, `margin`, `trust` and `source` (an image id)
+are ours.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class CocoWriter(FolderWriter):
                     "segmentation": [] if written.rle is None else written.rle[place],
                     "score": round(float(labels.score[place]), 6),
                     "margin": round(float(labels.margin[place]), 6),
+                    **({} if labels.trust is None else {"trust": round(float(labels.trust[place]), 6)}),
                 }
             )
         self._append(split, "annotations", rows)

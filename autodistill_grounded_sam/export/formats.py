@@ -8,7 +8,7 @@ from typing import Any
 
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.export.coco import CocoWriter
-from autodistill_grounded_sam.export.replacing import disk_errors, require_folder, require_ours
+from autodistill_grounded_sam.export.replacing import disk_errors, require_folder, require_ours, take_away
 from autodistill_grounded_sam.export.writing import FolderWriter
 from autodistill_grounded_sam.export.yolo import YoloBoxWriter, YoloSegWriter, YoloWriter
 from autodistill_grounded_sam.protocols import DatasetWriter
@@ -59,6 +59,14 @@ def export_dataset(
         for image, labels in rows:
             writer.write(image, labels, split(image))
         return writer.finish()
+
+
+def take_dataset_away(writer_type: Callable[..., DatasetWriter], out: Path) -> None:
+    """Remove what this writer wrote into `out` before; raises ExportError where that was changed by hand. Writers of plugins that
+    are no FolderWriter leave nothing that is known to be theirs."""
+    if isinstance(writer_type, type) and issubclass(writer_type, FolderWriter):
+        with disk_errors(out):
+            take_away(out, writer_type.name, writer_type.entries)
 
 
 def _writer_type(writer_type: str | Callable[..., DatasetWriter]) -> Callable[..., DatasetWriter]:

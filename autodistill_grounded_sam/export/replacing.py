@@ -127,6 +127,22 @@ def put_in_place(partial: Path, out: Path, name: str, entries: Sequence[str]) ->
         raise
 
 
+def take_away(out: Path, name: str, entries: Sequence[str]) -> None:
+    """Remove the dataset that an earlier export wrote into `out`, if there is one; what `require_ours` refuses stays."""
+    marked = _marked(out)
+    if not marked.files:
+        return
+    require_ours(out, name, entries)
+    for entry in marked.files:
+        if (out / entry).is_dir():
+            shutil.rmtree(out / entry)
+        else:
+            (out / entry).unlink(missing_ok=True)
+    (out / MARKER).unlink()
+    with contextlib.suppress(OSError):  # it holds something else
+        out.rmdir()
+
+
 def _file_digest(path: str) -> bytes:
     """The sha256 of a file of any size."""
     digest = hashlib.sha256()

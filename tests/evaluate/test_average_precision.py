@@ -29,6 +29,7 @@ def objects(rows: Sequence[tuple[Any, ...]], *, masks: bool = False) -> Objects:
         np.array([row[2] for row in full], np.float32),
         np.array([row[3] for row in full], np.bool_),
         tuple(encode_mask(filled(box)) for box in xyxy) if masks else None,
+        np.arange(len(full), dtype=np.int32),
     )
 
 

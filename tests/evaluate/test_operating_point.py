@@ -29,6 +29,7 @@ def objects(rows: Sequence[tuple[Any, ...]], masks: Sequence[Any] | None = None)
         np.array([row[2] for row in full], np.float32),
         np.array([row[3] for row in full], np.bool_),
         None if masks is None else tuple(encode_mask(mask) for mask in masks),
+        np.arange(len(full), dtype=np.int32),
     )
 
 

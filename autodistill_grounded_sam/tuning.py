@@ -1,0 +1,302 @@
+"""`tune`: words, thresholds and duplicate settings from some labelled images, or from what a person accepted and rejected."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autodistill_grounded_sam import pipeline
+from autodistill_grounded_sam.config import DecideConfig, LabelConfig, SeeConfig, checked
+from autodistill_grounded_sam.datasets import DatasetImage, read_dataset
+from autodistill_grounded_sam.decisions import Decision
+from autodistill_grounded_sam.errors import ConfigError, DatasetError
+from autodistill_grounded_sam.evaluate.matching import Objects, class_key, join, match_names
+from autodistill_grounded_sam.ontology import Ontology, sanitize
+from autodistill_grounded_sam.reviews import FILE, Review, read_reviews
+from autodistill_grounded_sam.store.files import write_whole
+from autodistill_grounded_sam.store.store import Store
+from autodistill_grounded_sam.tune.choosing import Gain
+from autodistill_grounded_sam.tune.searching import (
+    Choice,
+    as_given,
+    choose_duplicates,
+    choose_thresholds,
+    choose_words,
+    tuned_ontology,
+)
+from autodistill_grounded_sam.tune.trials import Example
+from autodistill_grounded_sam.tune.words import candidate_words, with_words, word_sets
+from autodistill_grounded_sam.tune.writing import evidence_of, gain_text, yaml_with_evidence
+from autodistill_grounded_sam.types import ImageRecord
+
+LOOKS = "tune"  # the folder of the stores that new words needed
+
+Said = dict[str, tuple[Objects, Objects | None]]  # by image id: its objects, and rejected labels where only labels were judged
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was chosen: `out` holds the ontology, `decide` the settings that go with it, `duplicates` the evidence for its
+    duplicate settings. `label_again` says that words were chosen that the run never asked for; `command` is how to go on."""
+
+    out: Path
+    ontology: Ontology
+    decide: DecideConfig
+    choices: Sequence[Choice]
+    evidence: Sequence[str]
+    duplicates: Gain | None
+    images: int
+    label_again: bool
+    command: str
+    notes: Sequence[str] = ()
+
+
+def tune(
+    source: Path | str,
+    truth: Path | str | None = None,
+    *,
+    out: Path | str | None = None,
+    ontology: Any = None,
+    words: Mapping[str, Sequence[str]] | None = None,
+    forms: bool = False,
+    config: LabelConfig | None = None,
+    images: Path | str | None = None,
+    progress: pipeline.Progress | None = None,
+) -> Tuning:
+    """Search words, thresholds and duplicate settings on the images of `source` that `truth` (COCO json, or YOLO) labels.
+
+    `source` is a run, or a folder of images (then `ontology` is needed, and `config` says with which models). Without `truth` the
+    reviews of the run are used: labels accepted and rejected in `run/reviews.jsonl`. `words` lists more words to try by class
+    name; `forms` tries articles, singular, plural and the class name too. New words are shown to the models on the labelled
+    images alone, into stores of their own. Writes the ontology with the evidence for every choice to `out` (run/tuned.yaml).
+    """
+    work = _Work.of(Path(source), truth, ontology, config, images, progress)
+    plain = with_words(work.ontology, {spec.name: _sanitized(spec.prompts) for spec in work.ontology.classes})
+    candidates = candidate_words(plain, words or {}, forms=forms)
+    sets = {spec.name: word_sets(spec.prompts, candidates[spec.name]) for spec in plain.classes}
+    base = work.examples(work.store)
+    given = as_given(base, plain, work.decide)
+    found = choose_words(given, work.examples_of(with_words(plain, candidates), base), plain, work.decide, sets)
+    chosen = with_words(plain, {name: choice.words for name, choice in found.items()})
+    final = work.examples_of(chosen, base)  # a score depends a little on what else is asked, so thresholds are of this look
+    choices = choose_thresholds(given, final, chosen, work.decide, found)
+    tuned = tuned_ontology(work.ontology, choices)
+    decide, duplicates = work.decide, None
+    if set(tuned.prompts) <= set(final[0].words):
+        decide, duplicates = choose_duplicates(final, tuned, work.decide)
+    evidence = [evidence_of(choice, spec.prompts) for choice, spec in zip(choices, plain.classes, strict=True)]
+    label_again = work.is_folder or not set(tuned.prompts) <= set(work.store.prompts)
+    target = Path(out) if out is not None else work.home / "tuned.yaml"
+    command = work.command(target, decide, label_again)
+    head = [f"tuned on {len(base)} labelled images of {work.root} by {work.told}", f"use: {command}"]
+    if duplicates is not None:
+        same = "kept" if decide == work.decide else "changed"
+        head.append(
+            f"duplicate settings {same}: best of the others on images left out, over all classes: {gain_text(duplicates)}"
+        )
+    write_whole(target, yaml_with_evidence(tuned, evidence, head).encode())
+    return Tuning(target, tuned, decide, choices, evidence, duplicates, len(base), label_again, command, work.notes)
+
+
+def tuning_to_json(tuning: Tuning) -> dict[str, Any]:
+    """The choices and their evidence as plain data for `json.dumps`."""
+    facts = {
+        "images": tuning.images, "choices": [asdict(choice) for choice in tuning.choices], "evidence": list(tuning.evidence),
+        "duplicates": None if tuning.duplicates is None else asdict(tuning.duplicates), "label_again": tuning.label_again,
+        "command": tuning.command, "notes": list(tuning.notes),
+    }  # fmt: skip
+    return {
+        **facts,
+        "ontology": tuning.ontology.document(),
+        "decide": tuning.decide.model_dump(mode="json"),
+        "out": str(tuning.out),
+    }
+
+
+@dataclass
+class _Work:
+    """What is tuned: the store with the given words, the settings that decide it now, and what a person said of its images."""
+
+    store: Store
+    root: Path
+    ontology: Ontology
+    decide: DecideConfig
+    looking: LabelConfig
+    home: Path  # of the tuned ontology and of the stores of new words
+    truth: Path | None
+    is_folder: bool
+    progress: pipeline.Progress | None
+    notes: list[str] = field(default_factory=list)
+    _said: Said = field(default_factory=dict)
+
+    @staticmethod
+    def of(
+        source: Path,
+        truth: Path | str | None,
+        ontology: Any,
+        config: LabelConfig | None,
+        images: Path | str | None,
+        progress: pipeline.Progress | None,
+    ) -> _Work:
+        reference = None if truth is None else Path(truth)
+        if any((folder / "run.json").is_file() for folder in (source, source / "run")):
+            decision = Decision.of(source, None, ontology, images)
+            looking = (config or LabelConfig()).model_copy(update={"see": _see_of(decision.store)})
+            home = decision.store.run
+            decide = decision.config.model_copy(update={"trust": 0.0})
+            work = _Work(
+                decision.store, decision.images_root, decision.ontology, decide, looking, home, reference, False, progress
+            )
+        else:
+            work = _Work._of_folder(source, reference, ontology, config or LabelConfig(), progress)
+        work._said = work._reviewed() if reference is None else work._labelled(reference)
+        return work
+
+    @staticmethod
+    def _of_folder(
+        source: Path, truth: Path | None, ontology: Any, config: LabelConfig, progress: pipeline.Progress | None
+    ) -> _Work:
+        if truth is None or ontology is None:
+            raise ConfigError(f"{source} is no run: to tune on a folder of images, give --truth and --ontology")
+        home, words = pipeline.default_out(source).with_name(f"{source.resolve().name}_tuning"), Ontology.load(ontology)
+        store = _look(source, words, home, config, _named_in(truth), progress)
+        return _Work(store, source, words, config.decide, config, home, truth, True, progress)
+
+    @property
+    def told(self) -> str:
+        return str(self.truth) if self.truth is not None else str(self.store.run / FILE)
+
+    def examples_of(self, ontology: Ontology, base: list[Example]) -> list[Example]:
+        """The examples with the scores of these words: those of the run where it asked for all, or of a look of their own."""
+        if set(ontology.prompts) <= set(self.store.prompts):
+            return base
+        wanted = {example.name for example in base}
+        store = _look(
+            self.root,
+            ontology,
+            self.home,
+            self.looking,
+            lambda found: [image for image in found if image.id in wanted],
+            self.progress,
+        )
+        examples = self.examples(store)
+        if [example.name for example in examples] != [example.name for example in base]:
+            raise DatasetError(f"not all of the {len(base)} labelled images could be looked at again in {self.root}")
+        return examples
+
+    def examples(self, store: Store) -> list[Example]:
+        """Every image that a person said something of, with what this store saw in it, in the order of ids."""
+        return [
+            Example(
+                sighting.image.id, sighting.image.width, sighting.image.height, sighting.candidates, store.prompts,
+                *self._said[sighting.image.id],
+            )
+            for sighting in store.sightings(self.root)
+            if sighting.image.id in self._said and sighting.candidates is not None
+        ]  # fmt: skip
+
+    def command(self, tuned: Path, decide: DecideConfig, label_again: bool) -> str:
+        """How to go on with what was tuned."""
+        what = ["label", str(self.root)] if label_again else ["decide", str(self.store.run.parent)]
+        see = self.looking.see
+        more = ["--detector", see.detector, "--segmenter", see.segmenter] if label_again else []
+        more += [
+            word
+            for key in ("duplicate_iou", "duplicate_containment")
+            if getattr(decide, key) != getattr(DecideConfig() if label_again else self.decide, key)
+            for word in (f"--{key.replace('_', '-')}", str(getattr(decide, key)))
+        ]
+        return shlex.join(["grounded-sam", *what, "--ontology", str(tuned), *more])
+
+    def _labelled(self, truth: Path) -> Said:
+        """The objects of every image that is in the store and in the reference, numbered by the classes of the ontology."""
+        records = [image for image, _ in self.store.seen()]
+        joined = join(map(_without_labels, records), self.ontology.class_names, truth, only_labelled=True)
+        if not joined.pairs:
+            raise DatasetError(f"no image of {truth} was seen by {self.store.run}; truth and run must be of the same images")
+        self.notes += joined.notes
+        own = {class_key(name): place for place, name in enumerate(self.ontology.class_names)}
+        number = np.array([own.get(class_key(name), -1) for name in joined.class_names], np.int32)
+        said: Said = {}
+        for pair in joined.pairs:
+            truth_of = replace(pair.truth, class_id=number[pair.truth.class_id])
+            said[pair.source] = (truth_of.select(truth_of.class_id >= 0), None)
+        return said
+
+    def _reviewed(self) -> Said:
+        """Accepted labels as objects, and rejected ones, of every image that was not changed since."""
+        reviews, digests = read_reviews(self.store.run / FILE), self.store.digests()
+        names = self.ontology.class_names
+        usable = [one for one in reviews if digests.get(one.image) == one.digest and one.class_name in names]
+        if len(usable) < len(reviews):
+            self.notes.append(
+                f"{len(reviews) - len(usable)} review(s) are of images that changed, or of unknown classes: left out"
+            )
+        if not usable:
+            raise DatasetError(f"{self.store.run / FILE} holds no review of this run; accept or reject labels with `review`")
+        self.notes.append(
+            "by reviews alone: recall is that of the accepted labels, and no threshold below that of the run is tried"
+        )
+        by_image: dict[str, list[Review]] = defaultdict(list)
+        for one in usable:
+            by_image[one.image].append(one)
+        return {image: (_objects(own, "accepted", names), _objects(own, "rejected", names)) for image, own in by_image.items()}
+
+
+def _look(
+    images: Path,
+    ontology: Ontology,
+    home: Path,
+    config: LabelConfig,
+    only: Callable[[Sequence[ImageRecord]], Sequence[ImageRecord]],
+    progress: pipeline.Progress | None,
+) -> Store:
+    """Show some images to the models, asked for these words; the same words asked again are answered from the same store."""
+    key = hashlib.sha256(json.dumps(ontology.prompts).encode()).hexdigest()[:12]
+    return Store(pipeline.see(images, ontology, home / LOOKS / key, config, only=only, progress=progress).run)
+
+
+def _named_in(truth: Path) -> Callable[[Sequence[ImageRecord]], Sequence[ImageRecord]]:
+    """Picks the images that a reference names."""
+
+    def only(found: Sequence[ImageRecord]) -> Sequence[ImageRecord]:
+        names = [image.name for image in read_dataset(truth)]
+        places = match_names(names, [image.id for image in found])
+        if not places:
+            raise DatasetError(f"none of the {len(names)} images of {truth} is among the {len(found)} images of the folder")
+        return [found[place] for place in sorted(places.values())]
+
+    return only
+
+
+def _see_of(store: Store) -> SeeConfig:
+    """The models and image settings of a run, to look with them again."""
+    identity = store.info["identity"]
+    models = {role: str(identity[role]["name"]).partition(" of ")[0] for role in ("detector", "segmenter") if identity.get(role)}
+    return checked(SeeConfig, {**identity.get("see", {}), **models})
+
+
+def _without_labels(image: ImageRecord) -> DatasetImage:
+    return DatasetImage(
+        None, image.id, "train", image.width, image.height, np.zeros(0, np.int32), np.zeros((0, 4), np.float32), None
+    )
+
+
+def _objects(reviews: Sequence[Review], verdict: str, names: Sequence[str]) -> Objects:
+    own = [one for one in reviews if one.verdict == verdict]
+    class_id = np.array([names.index(one.class_name) for one in own], np.int32)
+    xyxy = np.array([one.xyxy for one in own], np.float32).reshape(-1, 4)
+    n = len(own)
+    return Objects(class_id, xyxy, np.ones(n, np.float32), np.zeros(n, np.bool_), None, np.arange(n, dtype=np.int32))
+
+
+def _sanitized(words: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(map(sanitize, words)))
