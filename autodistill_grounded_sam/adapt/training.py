@@ -95,7 +95,7 @@ class Training:
         while state.step < state.steps and not self._stopped():
             losses.append(self._step(state.step, state.steps))
             state.step += 1
-            if state.step % max(1, state.steps // LOOKS) == 0 or state.step == state.steps:
+            if state.step * LOOKS // state.steps != (state.step - 1) * LOOKS // state.steps:
                 self._look(float(np.mean(losses)), on_look)
                 losses = []
             if time.monotonic() - saved > SAVE_SECONDS:
