@@ -20,6 +20,7 @@ FILE = "reviews.jsonl"
 Verdict = Literal["accepted", "rejected"]
 _VERDICTS = ("accepted", "rejected")
 _KEYS = ("image", "digest", "xyxy", "class", "verdict", "time")
+HOW_TO_REVIEW = f"write a JSON object a line ({', '.join(_KEYS)}), or use reviews.append_reviews (docs/tune.md, From reviews)"
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,10 @@ class Review:
 
 
 def append_reviews(path: Path, reviews: Iterable[Review]) -> None:
-    """Add reviews at the end of the file."""
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(review.line() for review in reviews)
+    """Add reviews at the end of the file; half a line that a killed process left there goes first, else the next would join it."""
+    with path.open("ab") as file:
+        file.truncate(len(_whole_lines(path)))
+        file.writelines(review.line().encode() for review in reviews)
 
 
 def read_reviews(path: Path) -> list[Review]:
@@ -51,16 +53,23 @@ def read_reviews(path: Path) -> list[Review]:
     Raises DatasetError for a file that is not there, or a line that is no review.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _whole_lines(path).decode()
     except OSError as error:
-        raise DatasetError(f"there are no reviews in {path}: {error.strerror}; `review` writes them") from error
-    whole = text[: text.rfind("\n") + 1]  # a process that was killed leaves half a line
+        raise DatasetError(f"there are no reviews in {path}: {error.strerror}; {HOW_TO_REVIEW}") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8 text ({error}); {HOW_TO_REVIEW}") from error
     last: dict[tuple[object, ...], Review] = {}
-    for number, line in enumerate(whole.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a name may hold U+2028
         if line.strip():
             review = _review(line, f"{path}:{number}")
             last[review.image, review.digest, review.xyxy, review.class_name] = review
     return list(last.values())
+
+
+def _whole_lines(path: Path) -> bytes:
+    """The file up to its last line end: a process that was killed may have left half a line, even half a letter."""
+    content = path.read_bytes()
+    return content[: content.rfind(b"\n") + 1]
 
 
 def _review(line: str, where: str) -> Review:

@@ -33,6 +33,26 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
     assert read_reviews(path) == [ONE]
 
 
+def test_what_is_written_after_a_kill_stands_on_its_own_line(tmp_path: Path) -> None:
+    path, other = tmp_path / "reviews.jsonl", replace(ONE, image="b.jpg")
+    path.write_bytes((ONE.line() + ONE.line()[:17]).encode()[:-1])  # cut within the two bytes of é
+    assert read_reviews(path) == [ONE]
+    append_reviews(path, [other])
+    assert read_reviews(path) == [ONE, other]
+
+
+def test_line_ends_of_unicode_are_part_of_a_name(tmp_path: Path) -> None:
+    odd = replace(ONE, image="cam1/a\u2028b\x85c.jpg")
+    append_reviews(tmp_path / "reviews.jsonl", [odd])
+    assert read_reviews(tmp_path / "reviews.jsonl") == [odd]
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "reviews.jsonl").write_bytes(ONE.line().encode("utf-16"))
+    with pytest.raises(DatasetError, match=r"reviews.jsonl is not UTF-8 text .* write a JSON object a line"):
+        read_reviews(tmp_path / "reviews.jsonl")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -53,6 +73,6 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(
-        DatasetError, match=r"there are no reviews in .*reviews.jsonl: No such file or directory; `review` writes"
+        DatasetError, match=r"there are no reviews in .*reviews.jsonl: No such file or directory; write a JSON object a line"
     ):
         read_reviews(tmp_path / "reviews.jsonl")
