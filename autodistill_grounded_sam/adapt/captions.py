@@ -16,8 +16,8 @@ from autodistill_grounded_sam.errors import OntologyError
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.types import Int32
 
-# Asked beside the prompts of the ontology where it does not ask them itself: words for what a photograph may hold, so that a
-# detector of one class does not learn to answer to every caption.
+# Asked beside the prompts of the ontology where no prompt and no class name holds them: words for what a photograph may hold, so
+# that a detector of one class does not learn to answer to every caption.
 DISTRACTORS = ("person", "car", "dog", "tree", "house", "chair", "bottle", "flower", "sign", "hand")
 MOST_DISTRACTORS = 2
 UNASKED = 0.1  # share of batches in which one class is not asked: its objects then learn to be silent
@@ -42,14 +42,16 @@ class Captions:
     """
 
     def __init__(self, ontology: Ontology, taught: Sequence[int], tokenizer: Any, limit: int) -> None:
+        told = " ".join((*ontology.prompts, *ontology.class_names)).casefold()
+        distractors = [word for word in DISTRACTORS if word not in told]  # "bottle" beside "a bottle" would teach that it is none
         asked = [(p, c) for p, c in zip(ontology.prompts, ontology.prompt_class.tolist(), strict=True) if c < 0 or c in taught]
-        asked += [(word, -1) for word in DISTRACTORS if word not in ontology.prompts]
+        asked += [(word, -1) for word in distractors]
         lengths = {prompt: self._length(prompt, tokenizer) for prompt, _ in asked}
         asked = [(prompt, class_id) for prompt, class_id in asked if 0 < lengths[prompt] <= limit - 3]
         self._prompts = [prompt for prompt, _ in asked]
         self._class_of = np.array([class_id for _, class_id in asked], np.int32)
         self._costs = np.array([lengths[prompt] + 1 for prompt in self._prompts])
-        self._distractor = np.array([prompt in DISTRACTORS and prompt not in ontology.prompts for prompt in self._prompts])
+        self._distractor = np.array([prompt in distractors for prompt in self._prompts])
         self._classes, self._taught, self._tokenizer, self._limit = len(ontology.classes), tuple(taught), tokenizer, limit
         if not (self._class_of >= 0).any():
             raise OntologyError("no prompt of a labelled class has a token in this model's vocabulary; use other words")

@@ -49,6 +49,20 @@ def test_what_is_there_comes_first_where_not_all_fit(tiny_tokenizer: BertTokeniz
     assert sum(tokens[1] == "dog" for _, tokens in seen) >= 40
 
 
+def test_no_distractor_is_a_word_of_the_ontology(tiny_tokenizer: BertTokenizerFast) -> None:  # noqa: F811
+    words = Ontology((ClassSpec("Person", ("human",)), ClassSpec("b", ("a red car",))), negatives=("a big dog",))
+    captions, rng = Captions(words, [0, 1], tiny_tokenizer, 256), np.random.default_rng(0)
+    asked = [captions.draw(rng, np.array([0, 1], np.int32)) for _ in range(50)]
+    assert any(len(one.class_tokens[1].nonzero()) for one in asked)
+    tokens = {text: tiny_tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a red car", "a big dog")}
+    for word, prompt in (("car", "a red car"), ("dog", "a big dog")):
+        (own,) = tiny_tokenizer(word, add_special_tokens=False)["input_ids"]
+        for one in asked:  # only ever as a part of its prompt
+            ids = one.input_ids[0].tolist()
+            assert ids.count(own) == sum(ids[k : k + len(tokens[prompt])] == tokens[prompt] for k in range(len(ids)))
+    assert "person" not in captions._prompts and "tree" in captions._prompts
+
+
 def test_no_word_of_a_labelled_class_can_be_asked(tiny_tokenizer: BertTokenizerFast) -> None:  # noqa: F811
     long = Ontology.from_dict({"a person in a red car with a machine and a dog": "x"})
     with pytest.raises(OntologyError, match="no prompt of a labelled class"):
