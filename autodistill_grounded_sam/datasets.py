@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ COCO_FILE = "_annotations.coco.json"  # beside the images of a split: where rfde
 IMAGE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 )
+
+OnBad = Callable[[str, str, str], None]  # is told (image, reason in a few words, what is wrong) of what a reader leaves out
 
 SIX_DIGITS = b" 0.000000"  # how our label files write a number (here a zero): after a blank, with six digits, all of one length
 _LARGEST_DIGITS = np.array([0, 9, 0, 9, 9, 9, 9, 9, 9], np.uint8)
@@ -93,14 +96,22 @@ def yolo_class_names(dataset: Path) -> list[str]:
     return [str(name) for name in names]
 
 
-def read_yolo(dataset: Path, splits: Sequence[Split] = ("train", "valid")) -> Iterator[DatasetImage]:
+def read_yolo(dataset: Path, splits: Sequence[Split] = ("train", "valid"), on_bad: OnBad | None = None) -> Iterator[DatasetImage]:
     """Every image of a YOLO dataset (its folder, or its `data.yaml`), sorted by name within each split.
 
     An image without a label file has no labels, as ultralytics reads it. A `val` that names the folder of `train` is read once.
+    An image that cannot be read, or its label file, raises; with `on_bad` the image is left out.
     """
     classes = len(yolo_class_names(dataset))
     for image_path, split in yolo_image_paths(dataset, splits):
-        yield read_yolo_image(image_path, split, classes)
+        try:
+            image = read_yolo_image(image_path, split, classes)
+        except (ValueError, OverflowError, OSError) as error:  # beside DatasetError: a label file that is no text, a huge class
+            if on_bad is None:
+                raise
+            on_bad(image_path.name, "cannot be read", str(error))
+        else:
+            yield image
 
 
 def yolo_image_paths(dataset: Path, splits: Sequence[Split] = ("train", "valid")) -> list[tuple[Path, Split]]:
@@ -253,11 +264,12 @@ def coco_class_names(file: Path) -> list[str]:
     return [str(category["name"]) for category in _coco_categories(_load_coco(_coco_files(file)[0][0]))]
 
 
-def read_coco(file: Path) -> Iterator[DatasetImage]:
+def read_coco(file: Path, on_bad: OnBad | None = None) -> Iterator[DatasetImage]:
     """Every image of a COCO json, or of a folder with `train` and `valid` holding one each; images sorted by id.
 
     Masks may be polygons, run lengths, or missing (then `rle` is None). The json is held in memory while it is read: it is a
-    format without an order.
+    format without an order. An annotation that is not after COCO raises DatasetError, one of an image that is not listed is not
+    read; with `on_bad` both are left out and told.
     """
     for annotation_file, split in _coco_files(file):
         content = _load_coco(annotation_file)
@@ -265,26 +277,51 @@ def read_coco(file: Path) -> Iterator[DatasetImage]:
         try:
             index = {category["id"]: place for place, category in enumerate(_coco_categories(content))}
             for annotation in content.get("annotations", []):
-                per_image.setdefault(annotation["image_id"], []).append(annotation)
+                image_id = annotation["image_id"] if on_bad is None else annotation.get("image_id")
+                per_image.setdefault(image_id, []).append(annotation)
             images = sorted(content["images"], key=lambda image: (len(str(image["id"])), str(image["id"])))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"{annotation_file} is not after COCO: {error!r}") from error
         for image in images:
+            annotations = per_image.get(image["id"], [])
+            read = partial(_coco_image, annotation_file.parent, split, index, image)
             try:
-                yield _coco_image(annotation_file.parent, split, image, per_image.get(image["id"], []), index)
-            except (KeyError, TypeError, ValueError) as error:
-                raise DatasetError(f"{annotation_file}: image {image.get('file_name')!r} is not after COCO: {error!r}") from error
+                row = read(annotations)
+            except Exception as error:  # pycocotools raises Exception itself for a polygon that is none
+                if on_bad is None:
+                    problem = f"{annotation_file}: image {image.get('file_name')!r} is not after COCO: {error!r}"
+                    raise DatasetError(problem) from error
+                kept = _without_bad(read, image, annotations, on_bad)
+                if kept is not None:
+                    yield kept
+            else:
+                yield row
+        if on_bad is not None:
+            for image_id in sorted(per_image.keys() - {image["id"] for image in images}, key=str):
+                for stray in per_image[image_id]:
+                    detail = f"annotation {stray.get('id')} is of an image that {annotation_file} does not list"
+                    on_bad(f"image id {image_id}", "unknown image", detail)
 
 
-def coco_strays(file: Path) -> list[tuple[Any, Any]]:
-    """(annotation id, image id) of each annotation whose image the json does not list; `read_coco` never meets them."""
-    strays = []
-    for annotation_file, _ in _coco_files(file):
-        content = _load_coco(annotation_file)
-        known = {image.get("id") for image in content["images"]}
-        rows = content.get("annotations", [])
-        strays += [(row.get("id"), row.get("image_id")) for row in rows if row.get("image_id") not in known]
-    return strays
+def _without_bad(
+    read: Callable[[list[dict[str, Any]]], DatasetImage], image: dict[str, Any], annotations: list[dict[str, Any]], on_bad: OnBad
+) -> DatasetImage | None:
+    """The image with those of its annotations that can be read, or None where it cannot be read itself."""
+    name = str(image.get("file_name"))
+    try:
+        read([])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        on_bad(name, "cannot be read", f"the image's own entry is not after COCO: {error!r}")
+        return None
+    good = []
+    for annotation in annotations:
+        try:
+            read([annotation])
+        except Exception as error:  # as in read_coco
+            on_bad(name, "cannot be read", f"annotation {annotation.get('id')} is not after COCO: {error!r}")
+        else:
+            good.append(annotation)
+    return read(good)
 
 
 def _coco_files(file: Path) -> list[tuple[Path, Split]]:
@@ -315,10 +352,12 @@ def _coco_categories(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _coco_image(
-    folder: Path, split: Split, image: dict[str, Any], annotations: list[dict[str, Any]], index: Mapping[Any, int]
+    folder: Path, split: Split, index: Mapping[Any, int], image: dict[str, Any], annotations: list[dict[str, Any]]
 ) -> DatasetImage:
     width, height = int(image["width"]), int(image["height"])
-    xywh = np.array([annotation["bbox"] for annotation in annotations], np.float64).reshape(-1, 4)
+    xywh = np.array([annotation["bbox"] for annotation in annotations] or np.zeros((0, 4)), np.float64)
+    if xywh.shape != (len(annotations), 4):
+        raise ValueError("a bbox must be 4 numbers: x, y, width, height")
     rle = None
     if all(annotation.get("segmentation") for annotation in annotations):
         rle = tuple(from_coco(annotation["segmentation"], width, height) for annotation in annotations)
@@ -333,6 +372,6 @@ def _coco_image(
         class_id=np.array([index[annotation["category_id"]] for annotation in annotations], np.int32),
         xyxy=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32),
         rle=rle,
-        score=np.array([annotation["score"] for annotation in annotations], np.float32) if scored else None,
+        score=np.array([float(annotation["score"]) for annotation in annotations], np.float32) if scored else None,
         crowd=np.array([bool(annotation.get("iscrowd", 0)) for annotation in annotations], np.bool_),
     )

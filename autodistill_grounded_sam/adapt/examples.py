@@ -16,7 +16,6 @@ import numpy as np
 from autodistill_grounded_sam.datasets import (
     DatasetImage,
     coco_class_names,
-    coco_strays,
     read_coco,
     read_yolo,
     yolo_class_names,
@@ -70,10 +69,11 @@ class Labelled:
 
     @property
     def digest(self) -> str:
-        """Of everything that is learnt: files, classes and boxes."""
+        """Of everything that is learnt: files, classes, boxes and masks."""
         total = hashlib.sha256()
         for example in self.examples:
             total.update(example.digest.encode() + example.class_id.tobytes() + example.xyxy.tobytes())
+            total.update("".join(str(code["counts"]) for code in example.rle or ()).encode())
         return total.hexdigest()
 
 
@@ -87,12 +87,13 @@ def read_labelled(images: Path, annotations: Path, ontology: Ontology) -> Labell
     names = (yolo_class_names if yolo else coco_class_names)(annotations)
     classes = _class_ids(names, ontology)
     files = _Files(images)
-    faults = [] if yolo else [
-        Fault(f"image id {image}", "unknown image", f"annotation {own} is of an image that {annotations} does not list")
-        for own, image in coco_strays(annotations)
-    ]  # fmt: skip
+    faults: list[Fault] = []
+
+    def leave_out(image: str, reason: str, detail: str) -> None:
+        faults.append(Fault(image, reason, detail))
+
     examples = []
-    for row in (read_yolo if yolo else read_coco)(annotations):
+    for row in (read_yolo if yolo else read_coco)(annotations, on_bad=leave_out):
         example = _example(row, files, names, classes, faults)
         if example is not None:
             examples.append(example)
@@ -177,7 +178,8 @@ def _problem(row: DatasetImage, place: int, clipped: Float32, name: str, class_i
         return "crowd region", f"{said} marks many objects at once"
     if not np.isfinite(box).all() or (box[2:] <= box[:2]).any():
         return "no area", said
-    if (clipped[2:] - clipped[:2] < 1).any() and (box[2:] - box[:2] >= 1).all():
+    sides = clipped[2:] - clipped[:2]  # a box that is itself thinner than a pixel may be an object; what has no side left is none
+    if (sides <= 0).any() or ((sides < 1).any() and (box[2:] - box[:2] >= 1).all()):
         return "outside the image", said
     return None
 

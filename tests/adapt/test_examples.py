@@ -47,14 +47,23 @@ def test_classes_are_joined_by_name_and_by_prompt(tmp_path: Path) -> None:
         (box(1, 3, 10, 10, 5, 20), "class not in the ontology", "'dust' is no class and no prompt of the ontology"),
         (box(9, 1, 10, 10, 5, 20), "unknown image", "annotation 2 is of an image that .*truth.json does not list"),
         (box(1, 1, 10, 10, 5, 20, iscrowd=1), "crowd region", "marks many objects at once"),
+        (box(1, 1, 200, 10, 0.5, 20), "outside the image", r"\[200.0, 10.0, 200.5, 30.0\]"),
+        (box(1, 1, 100, 10, 0.5, 20), "outside the image", r"\[100.0, 10.0, 100.5, 30.0\]"),
+        (box(1, 7, 10, 10, 5, 20), "cannot be read", r"annotation 2 is not after COCO: KeyError\(7\)"),
+        ({"image_id": 1, "category_id": 1}, "cannot be read", r"annotation 2 is not after COCO: KeyError\('bbox'\)"),
+        (box(1, 1, 10, 10, 5), "cannot be read", "annotation 2 is not after COCO: .*a bbox must be 4 numbers"),
+        (box(1, 1, 10, 10, 5, 20, segmentation=[[]]), "cannot be read", "annotation 2 is not after COCO"),
+        (box(1, 1, 10, 10, 5, 20, segmentation="x"), "cannot be read", "annotation 2 is not after COCO"),
+        ({"category_id": 1, "bbox": [1, 2, 3, 4]}, "unknown image", "annotation 2 is of an image that"),
     ],
 )
 def test_a_bad_annotation_is_listed_and_left_out(tmp_path: Path, bad: dict[str, Any], reason: str, detail: str) -> None:
     found = read(tmp_path, box(2, 1, 1, 2, 3, 4), bad)
+    assert [example.name for example in found.examples] == ["a.png", "b.png"]
     assert sum(len(example.class_id) for example in found.examples) == 1
     (fault,) = found.faults
     assert fault.reason == reason
-    assert fault.image in ("b.png", "image id 9")
+    assert fault.image in ("b.png", "image id 9", "image id None")
     assert re.search(detail, fault.detail), fault.detail
 
 
@@ -62,6 +71,28 @@ def test_a_box_over_the_edge_is_cut_there(tmp_path: Path) -> None:
     found = read(tmp_path, box(1, 1, 90, -10, 30, 40))
     assert found.examples[1].xyxy.tolist() == [[90, 0, 100, 30]]
     assert found.faults == ()
+
+
+def test_a_good_label_beside_a_bad_one_is_learnt(tmp_path: Path) -> None:
+    found = read(tmp_path, box(1, 7, 10, 10, 5, 20), box(1, 1, 1, 2, 3, 4), box(1, 1, 1, 2))
+    assert found.examples[1].xyxy.tolist() == [[1, 2, 4, 6]]
+    assert [(fault.image, fault.reason) for fault in found.faults] == [("b.png", "cannot be read")] * 2
+
+
+def test_an_object_thinner_than_a_pixel_is_learnt(tmp_path: Path) -> None:
+    found = read(tmp_path, box(1, 1, 10, 10, 0.5, 20))
+    assert found.examples[1].xyxy.tolist() == [[10, 10, 10.5, 30]]
+    assert found.faults == ()
+
+
+def test_an_image_without_a_size_is_listed(tmp_path: Path) -> None:
+    file = coco(tmp_path, [box(1, 1, 1, 2, 3, 4), box(2, 1, 1, 2, 3, 4)], {"b.png": (100, 80), "a.png": (60, 40)}, NAMES)
+    content = json.loads(file.read_text())
+    del content["images"][0]["width"]
+    file.write_text(json.dumps(content))
+    found = read_labelled(tmp_path / "images", file, WORDS)
+    assert [example.name for example in found.examples] == ["a.png"]
+    assert [(fault.image, fault.reason) for fault in found.faults] == [("b.png", "cannot be read")]
 
 
 def test_images_that_are_missing_broken_or_of_another_size_are_listed(tmp_path: Path) -> None:
@@ -114,6 +145,29 @@ def test_yolo_labels_are_read_as_well(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.examples[0].xyxy, [[40, 20, 60, 60]], atol=1e-4)
     assert len(found.examples[1].class_id) == 0  # no label file: an image in which nothing is
     assert [fault.reason for fault in found.faults] == ["class not in the ontology"]
+
+
+@pytest.mark.parametrize(
+    "bad", [b"0 0.5 0.5 0.2\n", b"0 0.5 0.5 0.2 dog\n", b"7 0.5 0.5 0.2 0.5\n", b"1e300 0 0 1 1\n", b"\xff\xfe\n"]
+)
+def test_an_image_with_a_bad_yolo_label_file_is_listed(tmp_path: Path, bad: bytes) -> None:
+    coco(tmp_path, [], {"a.png": (100, 80), "b.png": (60, 40), "c.png": (60, 40)}, NAMES)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.2 0.5\n")
+    (tmp_path / "labels/b.txt").write_bytes(bad)
+    (tmp_path / "images/c.png").write_bytes(b"no picture")
+    (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [RBC, WBC, dust]\n")
+    found = read_labelled(tmp_path / "images", tmp_path / "data.yaml", WORDS)
+    assert [example.name for example in found.examples] == ["a.png"]
+    assert [(fault.image, fault.reason) for fault in found.faults] == [("b.png", "cannot be read"), ("c.png", "cannot be read")]
+
+
+def test_the_digest_is_of_masks_too(tmp_path: Path) -> None:
+    one, same, other = (
+        read(tmp_path / name, box(1, 1, 1, 2, 3, 4, segmentation=[[1, 2, 4, 2, 4, y]]), box(2, 1, 1, 2, 3, 4)).digest
+        for name, y in (("one", 6), ("same", 6), ("other", 4))
+    )
+    assert one == same != other
 
 
 def test_the_digest_is_of_what_is_learnt(tmp_path: Path) -> None:
