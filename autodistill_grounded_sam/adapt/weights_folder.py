@@ -46,7 +46,7 @@ def finished(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
         before = content["identity"]
         if before == identity:
             return content if note.name == CARD else None
-        other = ", ".join(name for name in identity if before.get(name) != identity[name])
+        other = ", ".join(name for name in sorted({*before, *identity}) if before.get(name) != identity.get(name))
         raise WrongPlaceError(f"{out} holds an adaptation of another {other}; give another --out, or delete it")
     if out.exists() and (not out.is_dir() or any(entry.name != UNFINISHED for entry in out.iterdir())):
         raise WrongPlaceError(f"{out} is there already and is no adaptation; give another --out")

@@ -60,6 +60,11 @@ def test_what_is_another_s_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "done/adapted.json").write_text(json.dumps({"identity": IDENTITY}))
     with pytest.raises(WrongPlaceError, match=r"done holds an adaptation of another parent"):
         weights_folder.finished(tmp_path / "done", IDENTITY | {"parent": "q"})
+    with pytest.raises(WrongPlaceError, match=r"done holds an adaptation of another segmenter; give"):
+        weights_folder.finished(tmp_path / "done", IDENTITY | {"segmenter": "s"})
+    (tmp_path / "done/adapted.json").write_text(json.dumps({"identity": IDENTITY | {"segmenter": "s"}}))
+    with pytest.raises(WrongPlaceError, match=r"done holds an adaptation of another segmenter; give"):
+        weights_folder.finished(tmp_path / "done", IDENTITY)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").touch()
     with pytest.raises(WrongPlaceError, match=r"photos is there already and is no adaptation; give another --out"):
