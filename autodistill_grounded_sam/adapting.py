@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from autodistill_grounded_sam.adapt import card as cards
 from autodistill_grounded_sam.adapt import weights_folder
 from autodistill_grounded_sam.adapt.examples import Example, Fault, Labelled, read_labelled
-from autodistill_grounded_sam.adapt.recipe import Recipe, choose_recipe, hold_out
+from autodistill_grounded_sam.adapt.recipe import SIDE_STEP_PX, Recipe, choose_recipe, hold_out
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.ontology import Ontology
@@ -82,7 +83,7 @@ def adapt_weights(
     from autodistill_grounded_sam.adapt.training import Training
     from autodistill_grounded_sam.detect.grounding_dino import Loaded, load
 
-    wishes = _wishes(minutes, steps) | {"seed": seed, "turns": turns, "shorter_side_px": shorter_side_px}
+    wishes = _wishes(minutes, steps, shorter_side_px) | {"seed": seed, "turns": turns}
     target, words = Path(out), Ontology.load(ontology)
     labelled = read_labelled(Path(images), Path(annotations), words)
     for line in labelled.warnings:
@@ -115,12 +116,17 @@ def adapt_weights(
     )  # fmt: skip
 
 
-def _wishes(minutes: float | None, steps: int | None) -> dict[str, Any]:
+def _wishes(minutes: float | None, steps: int | None, shorter_side_px: int | None) -> dict[str, Any]:
     if minutes is not None and steps is not None:
         raise ConfigError("minutes and steps both say how long to learn; give one of them")
-    if (steps is not None and steps < 1) or (minutes is not None and not minutes > 0):
-        raise ConfigError(f"minutes and steps must be positive, got {steps if minutes is None else minutes}")
-    return {"minutes": 10.0 if minutes is None and steps is None else minutes, "steps": steps}
+    if (steps is not None and steps < 1) or (minutes is not None and not 0 < minutes < math.inf):
+        raise ConfigError(f"minutes and steps must be positive and finite, got {steps if minutes is None else minutes}")
+    if shorter_side_px is not None and shorter_side_px < SIDE_STEP_PX:
+        raise ConfigError(
+            f"the shorter side must be {SIDE_STEP_PX} px or more, got {shorter_side_px}; leave it out to have it chosen"
+        )
+    minutes = 10.0 if minutes is None and steps is None else minutes
+    return {"minutes": minutes, "steps": steps, "shorter_side_px": shorter_side_px}
 
 
 def _segmenter_parent(name: str | None, labelled: Labelled, offline: bool) -> FoundWeights | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,15 @@ def test_an_adapted_folder_is_a_parent_too(scenes: Path, tmp_path: Path) -> None
     ("settings", "told"),
     [
         ({"steps": 1, "minutes": 1}, "minutes and steps both say how long to learn; give one of them"),
-        ({"steps": 0}, "must be positive, got 0"),
-        ({"minutes": -1}, "must be positive, got -1"),
+        ({"steps": 0}, "must be positive and finite, got 0"),
+        ({"minutes": -1}, "must be positive and finite, got -1"),
+        ({"minutes": math.inf}, "must be positive and finite, got inf"),
+        ({"minutes": math.nan}, "must be positive and finite, got nan"),
+        ({"shorter_side_px": 0}, "must be 32 px or more, got 0"),
+        ({"shorter_side_px": -64}, "must be 32 px or more, got -64"),
     ],
 )
-def test_wrong_lengths_are_refused(scenes: Path, tmp_path: Path, settings: dict[str, Any], told: str) -> None:
+def test_wrong_wishes_are_refused(scenes: Path, tmp_path: Path, settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         adapted(scenes, tmp_path / "w", **settings)
     assert not (tmp_path / "w").exists()
