@@ -39,6 +39,10 @@ def tune(
     from autodistill_grounded_sam.config import LabelConfig, RunConfig, SeeConfig, checked
 
     models = {key: value for key, value in (("detector", detector), ("segmenter", segmenter)) if value is not None}
+    if models and tuning.is_run(source):
+        raise ConfigError(
+            f"--detector and --segmenter are of a folder of images; the run {source} has its own models: leave them out"
+        )
     config = LabelConfig(see=checked(SeeConfig, models), run=checked(RunConfig, {"device": device, "offline": offline}))
     with cli_output.progress(quiet=json) as bar:
         tuned = tuning.tune(

@@ -94,8 +94,14 @@ class Decision:
         moved = bool(last.images) and not store.images_root.is_dir()
         root = place(images) if images is not None else place(last.images) if moved else store.images_root
         config = config or last.decide
-        calibration = read_calibration(store.run, words.class_names) if config.trust else None
+        calibration = read_calibration(store.run, config, words) if config.trust else None
         return Decision(store, config, words, root, last, calibration)
+
+    @staticmethod
+    def untrusted(run: Path | str, ontology: Any, images: Path | str | None) -> Decision:
+        """As `of` with the settings used last, but for trust: all labels stay."""
+        last = LastDecision.of(Store(Path(run))).decide
+        return Decision.of(run, last.model_copy(update={"trust": 0.0}), ontology, images)
 
     def key(self, export: ExportConfig) -> str:
         """Stands for everything that a dataset depends on beside what was seen."""
@@ -225,8 +231,15 @@ class Tally:
 QUALITY_FILE = "quality.json"
 
 
-def read_calibration(run: Path, class_names: Sequence[str]) -> Calibration:
-    """The calibration that `quality` stored with the run; raises WrongRunError if there is none, or one of other classes."""
+def write_calibration(decision: Decision, calibration: Calibration, figures: Mapping[str, Any]) -> None:
+    """Store with the run what `quality` learnt of this decision, and of which decision it did."""
+    content = {**decision._settings(), "calibration": calibration.document(), "quality": figures}
+    write_json(decision.store.run / QUALITY_FILE, content)
+
+
+def read_calibration(run: Path, config: DecideConfig, ontology: Ontology) -> Calibration:
+    """The calibration that `quality` stored with the run; raises WrongRunError if there is none, or one of another decision:
+    what other thresholds or words let in was not measured."""
     path = run / QUALITY_FILE
     if not path.is_file():
         raise WrongRunError(
@@ -234,10 +247,13 @@ def read_calibration(run: Path, class_names: Sequence[str]) -> Calibration:
             f"`grounded-sam quality {run.parent} --truth COCO.json`"
         )
     content = read_json(path)
-    if list(content.get("classes", [])) != list(class_names):
+    measured = checked(DecideConfig, content.get("decide", {}))
+    same = "ontology" in content and measured == config.model_copy(update={"trust": measured.trust})
+    if not same or Ontology.from_document(content["ontology"]) != ontology:
         raise WrongRunError(
-            f"{path} was measured for the classes {', '.join(content.get('classes', []))}, but the ontology has "
-            f"{', '.join(class_names)}: run `quality` again"
+            f"{path} was measured for another decision (other thresholds, settings or ontology) and says nothing of the labels "
+            f"of this one: decide with these settings at trust 0 (`grounded-sam decide {run.parent} ... --trust 0`), "
+            "run `quality` again, and then decide with trust"
         )
     return Calibration.from_document(content["calibration"])
 
@@ -254,7 +270,7 @@ def require_apart(images: Path, out: Path) -> None:
         raise ConfigError(
             f"the output folder {out} must not lie in the images folder {images}: its images would be labelled next time"
         )
-    if source.is_relative_to(target) and source.relative_to(target).parts[0] in ("train", "valid", "run"):
+    if source.is_relative_to(target) and source.relative_to(target).parts[0] in ("train", "valid", "run", REVIEW_FOLDER):
         raise ConfigError(
             f"the images folder {images} must not lie in the dataset {out}, which is replaced when it is written: "
             "give another --out, or copy the images elsewhere"

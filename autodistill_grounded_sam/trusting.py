@@ -12,15 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill_grounded_sam.datasets import DatasetImage
-from autodistill_grounded_sam.decisions import QUALITY_FILE, Decision, LastDecision, Tally
-from autodistill_grounded_sam.errors import DatasetError
+from autodistill_grounded_sam.decisions import Decision, Tally, write_calibration
+from autodistill_grounded_sam.errors import ConfigError, DatasetError
 from autodistill_grounded_sam.evaluate.judging import judge
 from autodistill_grounded_sam.evaluate.matching import class_key, join
 from autodistill_grounded_sam.quality.calibration import FACTS, Flags, cross_fit, facts_of, fit
 from autodistill_grounded_sam.quality.intervals import Share, precision_of, share_of
-from autodistill_grounded_sam.store.files import write_json, write_whole
+from autodistill_grounded_sam.store.files import write_whole
 from autodistill_grounded_sam.store.lock import RunLock
-from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.types import Float32, ImageRecord, Int32, Labels
 
 Counts = npt.NDArray[np.int64]
@@ -66,11 +65,13 @@ class Quality:
 def assess(run: Path | str, truth: Path | str, *, trust: float | None = None, images: Path | str | None = None) -> Quality:
     """Measure the labels of `run`, as they were decided last, on its images that `truth` (COCO json, or YOLO) holds.
 
-    Writes the calibration and the figures to `run/quality.json`, and the labels most likely wrong, first ones first, to
-    `run/review_queue.jsonl`. With `trust`, also says what waits for review at that trust. The labelled images must have been
-    drawn at random: what they show is said of all. Raises DatasetError where they are too few.
+    Writes the calibration and the figures to `run/quality.json`, and the labels of the other images most likely wrong, first ones
+    first, to `run/review_queue.jsonl`. With `trust` (0 to 1), also says what waits for review at that trust. The labelled images
+    must have been drawn at random: what they show is said of all. Raises DatasetError where they are too few.
     """
-    decision = _untrusted(run, images)
+    if trust is not None and not 0 <= trust <= 1:
+        raise ConfigError(f"trust is a probability, from 0 to 1; got {trust}")
+    decision = Decision.untrusted(run, None, images)
     names, target = decision.ontology.class_names, decision.store.run
     with RunLock(target):
         labelled = _Labelled.of(decision)
@@ -93,9 +94,8 @@ def assess(run: Path | str, truth: Path | str, *, trust: float | None = None, im
             target / QUEUE_FILE,
         )
         calibration = estimator.calibration
-        content = {"classes": list(names), "calibration": calibration.document(), "quality": quality_to_json(quality)}
-        write_json(target / QUALITY_FILE, content)
-        _write_queue(quality.queue, labelled, calibration.trust(labelled.facts, labelled.class_id), names)
+        write_calibration(decision, calibration, quality_to_json(quality))
+        _write_queue(quality.queue, labelled, calibration.trust(labelled.facts, labelled.class_id), other, names)
     return quality
 
 
@@ -239,14 +239,8 @@ class Estimator:
 
 def judged_labels(run: Path | str, truth: Path | str) -> JudgedLabels:
     """The labels of a run, as they were decided last, against a reference; for measurements of the measuring."""
-    decision = _untrusted(run, None)
+    decision = Decision.untrusted(run, None, None)
     return JudgedLabels.of(_Labelled.of(decision), decision.ontology.class_names, Path(truth), [])
-
-
-def _untrusted(run: Path | str, images: Path | str | None) -> Decision:
-    """The last decision without trust: all labels are measured."""
-    last = LastDecision.of(Store(Path(run))).decide
-    return Decision.of(run, last.model_copy(update={"trust": 0.0}), None, images)
 
 
 def _trusted_part(labelled: _Labelled, judged: JudgedLabels, estimator: Estimator, other: Flags, trust: float) -> TrustedPart:
@@ -260,11 +254,12 @@ def _trusted_part(labelled: _Labelled, judged: JudgedLabels, estimator: Estimato
     return TrustedPart(trust, int((~waits).sum()), int(stays.sum()), int(waits.sum()), precision)
 
 
-def _write_queue(path: Path, labelled: _Labelled, trust: Float32, names: Sequence[str]) -> None:
-    """The labels most likely wrong, a JSON object a line, the most doubtful first."""
+def _write_queue(path: Path, labelled: _Labelled, trust: Float32, other: Flags, names: Sequence[str]) -> None:
+    """The labels most likely wrong of images that nobody labelled (`other`, (M,)), an object a line, worst first."""
     image_of = labelled.image_of
     lines = []
-    for place in np.argsort(trust, kind="stable")[:QUEUE_LABELS].tolist():
+    order = np.argsort(trust, kind="stable")
+    for place in order[other[order]][:QUEUE_LABELS].tolist():
         image = labelled.images[image_of[place]]
         row = {
             "image": image.id, "digest": image.digest, "xyxy": [round(float(value), 2) for value in labelled.xyxy[place]],

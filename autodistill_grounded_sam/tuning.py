@@ -20,17 +20,20 @@ from autodistill_grounded_sam.decisions import Decision
 from autodistill_grounded_sam.errors import ConfigError, DatasetError
 from autodistill_grounded_sam.evaluate.matching import Objects, class_key, join, match_names
 from autodistill_grounded_sam.ontology import Ontology, sanitize
-from autodistill_grounded_sam.reviews import FILE, Review, read_reviews
+from autodistill_grounded_sam.reviews import FILE, HOW_TO_REVIEW, Review, read_reviews
+from autodistill_grounded_sam.run_setup import identity_of
 from autodistill_grounded_sam.store.files import write_whole
 from autodistill_grounded_sam.store.store import Store
-from autodistill_grounded_sam.tune.choosing import Gain
+from autodistill_grounded_sam.tune.choosing import Fixed, Gain
 from autodistill_grounded_sam.tune.searching import (
     Choice,
     as_given,
     choose_duplicates,
     choose_thresholds,
     choose_words,
+    refused,
     tuned_ontology,
+    worse_together,
 )
 from autodistill_grounded_sam.tune.trials import Example
 from autodistill_grounded_sam.tune.words import candidate_words, with_words, word_sets
@@ -44,14 +47,16 @@ Said = dict[str, tuple[Objects, Objects | None]]  # by image id: its objects, an
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was chosen: `out` holds the ontology, `decide` the settings that go with it, `duplicates` the evidence for its
-    duplicate settings. `label_again` says that words were chosen that the run never asked for; `command` is how to go on."""
+    """What was chosen: `out` holds the ontology, `decide` the settings that go with it. `together` is what all choices are worth
+    on the images they were made on, `duplicates` the evidence for the duplicate settings. `label_again` says that words were
+    chosen that the run never asked for; `command` is how to go on."""
 
     out: Path
     ontology: Ontology
     decide: DecideConfig
     choices: Sequence[Choice]
     evidence: Sequence[str]
+    together: Gain
     duplicates: Gain | None
     images: int
     label_again: bool
@@ -77,40 +82,67 @@ def tune(
     reviews of the run are used: labels accepted and rejected in `run/reviews.jsonl`. `words` lists more words to try by class
     name; `forms` tries articles, singular, plural and the class name too. New words are shown to the models on the labelled
     images alone, into stores of their own. Writes the ontology with the evidence for every choice to `out` (run/tuned.yaml).
+
+    Reviews say nothing of labels that the run did not show, and these would cost nothing: by reviews alone no other words, no
+    lower threshold and no looser duplicate settings are tried. Raises ConfigError for words to try without `truth`.
     """
+    by_reviews = truth is None
+    if by_reviews and (words or forms):
+        raise ConfigError(
+            "other words (--word, --forms) need labelled images (--truth): reviews say nothing of what other words would find"
+        )
     work = _Work.of(Path(source), truth, ontology, config, images, progress)
     plain = with_words(work.ontology, {spec.name: _sanitized(spec.prompts) for spec in work.ontology.classes})
     candidates = candidate_words(plain, words or {}, forms=forms)
-    sets = {spec.name: word_sets(spec.prompts, candidates[spec.name]) for spec in plain.classes}
+    sets = {} if by_reviews else {spec.name: word_sets(spec.prompts, candidates[spec.name]) for spec in plain.classes}
     base = work.examples(work.store)
     given = as_given(base, plain, work.decide)
     found = choose_words(given, work.examples_of(with_words(plain, candidates), base), plain, work.decide, sets)
     chosen = with_words(plain, {name: choice.words for name, choice in found.items()})
     final = work.examples_of(chosen, base)  # a score depends a little on what else is asked, so thresholds are of this look
-    choices = choose_thresholds(given, final, chosen, work.decide, found)
+    choices = choose_thresholds(given, final, plain, work.decide, found, never_lower=by_reviews)
+    choices, final, together = _settled(work, base, given, plain, choices)
     tuned = tuned_ontology(work.ontology, choices)
-    decide, duplicates = work.decide, None
-    if set(tuned.prompts) <= set(final[0].words):
-        decide, duplicates = choose_duplicates(final, tuned, work.decide)
+    decide, duplicates = choose_duplicates(final, tuned, work.decide, never_looser=by_reviews)
     evidence = [evidence_of(choice, spec.prompts) for choice, spec in zip(choices, plain.classes, strict=True)]
     label_again = work.is_folder or not set(tuned.prompts) <= set(work.store.prompts)
     target = Path(out) if out is not None else work.home / "tuned.yaml"
     command = work.command(target, decide, label_again)
     head = [f"tuned on {len(base)} labelled images of {work.root} by {work.told}", f"use: {command}"]
+    head.append(f"all choices together, over all classes, on the very images they were made on: {gain_text(together)}")
     if duplicates is not None:
         same = "kept" if decide == work.decide else "changed"
         head.append(
             f"duplicate settings {same}: best of the others on images left out, over all classes: {gain_text(duplicates)}"
         )
     write_whole(target, yaml_with_evidence(tuned, evidence, head).encode())
-    return Tuning(target, tuned, decide, choices, evidence, duplicates, len(base), label_again, command, work.notes)
+    return Tuning(target, tuned, decide, choices, evidence, together, duplicates, len(base), label_again, command, work.notes)
+
+
+def _settled(
+    work: _Work, base: list[Example], given: Sequence[Fixed], plain: Ontology, choices: list[Choice]
+) -> tuple[list[Choice], list[Example], Gain]:
+    """The choices that still serve once all decide together, the examples with just their words, and what they are worth."""
+    while True:
+        tuned = tuned_ontology(plain, choices)
+        final = work.examples_of(tuned, base)
+        worse, together = worse_together(given, final, tuned, work.decide, choices)
+        if not worse:
+            return choices, final, together
+        choices = refused(choices, plain, worse)
+
+
+def is_run(source: Path) -> bool:
+    """If the folder is a run or holds one, rather than images."""
+    return any((folder / "run.json").is_file() for folder in (source, source / "run"))
 
 
 def tuning_to_json(tuning: Tuning) -> dict[str, Any]:
     """The choices and their evidence as plain data for `json.dumps`."""
     facts = {
         "images": tuning.images, "choices": [asdict(choice) for choice in tuning.choices], "evidence": list(tuning.evidence),
-        "duplicates": None if tuning.duplicates is None else asdict(tuning.duplicates), "label_again": tuning.label_again,
+        "label_again": tuning.label_again,
+        "together": asdict(tuning.together), "duplicates": None if tuning.duplicates is None else asdict(tuning.duplicates),
         "command": tuning.command, "notes": list(tuning.notes),
     }  # fmt: skip
     return {
@@ -147,13 +179,20 @@ class _Work:
         progress: pipeline.Progress | None,
     ) -> _Work:
         reference = None if truth is None else Path(truth)
-        if any((folder / "run.json").is_file() for folder in (source, source / "run")):
-            decision = Decision.of(source, None, ontology, images)
+        if is_run(source):
+            decision = Decision.untrusted(source, ontology, images)
             looking = (config or LabelConfig()).model_copy(update={"see": _see_of(decision.store)})
             home = decision.store.run
-            decide = decision.config.model_copy(update={"trust": 0.0})
             work = _Work(
-                decision.store, decision.images_root, decision.ontology, decide, looking, home, reference, False, progress
+                decision.store,
+                decision.images_root,
+                decision.ontology,
+                decision.config,
+                looking,
+                home,
+                reference,
+                False,
+                progress,
             )
         else:
             work = _Work._of_folder(source, reference, ontology, config or LabelConfig(), progress)
@@ -241,9 +280,9 @@ class _Work:
                 f"{len(reviews) - len(usable)} review(s) are of images that changed, or of unknown classes: left out"
             )
         if not usable:
-            raise DatasetError(f"{self.store.run / FILE} holds no review of this run; accept or reject labels with `review`")
+            raise DatasetError(f"{self.store.run / FILE} holds no review of this run; {HOW_TO_REVIEW}")
         self.notes.append(
-            "by reviews alone: recall is that of the accepted labels, and no threshold below that of the run is tried"
+            "by reviews alone: recall is that of the accepted labels, and neither other words nor lower thresholds are tried"
         )
         by_image: dict[str, list[Review]] = defaultdict(list)
         for one in usable:
@@ -259,8 +298,9 @@ def _look(
     only: Callable[[Sequence[ImageRecord]], Sequence[ImageRecord]],
     progress: pipeline.Progress | None,
 ) -> Store:
-    """Show some images to the models, asked for these words; the same words asked again are answered from the same store."""
-    key = hashlib.sha256(json.dumps(ontology.prompts).encode()).hexdigest()[:12]
+    """Show some images to the models, asked for these words; the same words asked again of the same models are answered from the
+    same store."""
+    key = hashlib.sha256(json.dumps(identity_of(config, ontology), sort_keys=True).encode()).hexdigest()[:12]
     return Store(pipeline.see(images, ontology, home / LOOKS / key, config, only=only, progress=progress).run)
 
 
@@ -280,8 +320,14 @@ def _named_in(truth: Path) -> Callable[[Sequence[ImageRecord]], Sequence[ImageRe
 def _see_of(store: Store) -> SeeConfig:
     """The models and image settings of a run, to look with them again."""
     identity = store.info["identity"]
-    models = {role: str(identity[role]["name"]).partition(" of ")[0] for role in ("detector", "segmenter") if identity.get(role)}
+    models = {role: _name_of(identity[role]) for role in ("detector", "segmenter") if identity.get(role)}
     return checked(SeeConfig, {**identity.get("see", {}), **models})
+
+
+def _name_of(model: Mapping[str, Any]) -> str:
+    """The name that a model of a run was asked for with; that of a plugin, which has no checksum, is told with its package."""
+    name = str(model["name"])
+    return name.rpartition(" of ")[0] if model["sha256"] is None else name
 
 
 def _without_labels(image: ImageRecord) -> DatasetImage:
@@ -294,8 +340,7 @@ def _objects(reviews: Sequence[Review], verdict: str, names: Sequence[str]) -> O
     own = [one for one in reviews if one.verdict == verdict]
     class_id = np.array([names.index(one.class_name) for one in own], np.int32)
     xyxy = np.array([one.xyxy for one in own], np.float32).reshape(-1, 4)
-    n = len(own)
-    return Objects(class_id, xyxy, np.ones(n, np.float32), np.zeros(n, np.bool_), None, np.arange(n, dtype=np.int32))
+    return Objects.of(class_id, xyxy)
 
 
 def _sanitized(words: Sequence[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import pytest
 from autodistill_grounded_sam import pipeline
 from autodistill_grounded_sam.config import ExportConfig, LabelConfig, RunConfig, SeeConfig
 from autodistill_grounded_sam.datasets import read_yolo
-from autodistill_grounded_sam.errors import DatasetError, ExportError, WrongRunError
+from autodistill_grounded_sam.decisions import require_apart
+from autodistill_grounded_sam.errors import ConfigError, DatasetError, ExportError, WrongRunError
 from autodistill_grounded_sam.painting import PainterSettings
 from autodistill_grounded_sam.testing import paint_folder
 from autodistill_grounded_sam.trusting import assess, quality_to_json
@@ -80,11 +80,13 @@ def test_figures_are_those_of_the_labelled_images(home: Path) -> None:
     assert json.loads((home / "out/run/quality.json").read_text())["quality"] == json.loads(json.dumps(quality_to_json(quality)))
 
 
-def test_the_queue_holds_all_labels_most_doubtful_first(home: Path) -> None:
+def test_the_queue_holds_all_labels_that_nobody_judged_most_doubtful_first(home: Path) -> None:
     quality = assess(home / "out", write_truth(home))
+    known = {image["file_name"] for image in json.loads((home / "truth.json").read_text())["images"]}
     queue = [json.loads(line) for line in quality.queue.read_text().splitlines()]
     trust = [row["trust"] for row in queue]
-    assert len(queue) == len(all_labels(home))
+    assert len(queue) == sum(image not in known for image, _ in all_labels(home))
+    assert not {row["image"] for row in queue} & known
     assert trust == sorted(trust)
     wrong = [row["score"] < TRUE_FROM for row in queue]
     assert np.mean(wrong[: len(wrong) // 4]) > 1.5 * np.mean(wrong)
@@ -110,7 +112,8 @@ def test_trust_keeps_doubtful_images_out_of_the_splits_and_apart(home: Path) -> 
     assert summary.images["review"] == len(waiting)
     assert any("with a label below trust 0.5 are in" in note for note in summary.datasets[0].notes)
     doubtful = {json.loads(line)["image"] for line in quality.queue.read_text().splitlines() if json.loads(line)["trust"] < 0.5}
-    assert {row.name for row in waiting} == doubtful
+    known = {image["file_name"] for image in json.loads((home / "truth.json").read_text())["images"]}
+    assert {row.name for row in waiting} - known == doubtful
     back = pipeline.redecide(home / "out", config.model_copy(update={"trust": 0.0}), export=ExportConfig(formats=("yolo",)))
     assert back.images["review"] == 0
     assert len(list(read_yolo(home / "out"))) == IMAGES
@@ -153,10 +156,33 @@ def test_quality_of_other_classes_is_refused(home: Path) -> None:
     assess(home / "out", write_truth(home))
     config = pipeline.last_settings(home / "out")[0]
     other = {"red circle": "ball", "blue square": "box"}
-    with pytest.raises(
-        WrongRunError, match=re.escape("was measured for the classes circle, square, but the ontology has ball, box")
-    ):
+    with pytest.raises(WrongRunError, match=r"was measured for another decision .* run `quality` again"):
         pipeline.redecide(home / "out", config.model_copy(update={"trust": 0.5}), other)
+
+
+@pytest.mark.parametrize("change", [{"box_threshold": 0.5}, {"duplicate_iou": 0.5}])
+def test_quality_of_other_settings_is_refused_until_it_is_measured_again(home: Path, change: dict[str, float]) -> None:
+    truth = write_truth(home)
+    assess(home / "out", truth)
+    config = pipeline.last_settings(home / "out")[0]
+    other = config.model_copy(update=change)
+    with pytest.raises(WrongRunError, match=r"was measured for another decision .* at trust 0"):
+        pipeline.redecide(home / "out", other.model_copy(update={"trust": 0.5}))
+    pipeline.redecide(home / "out", other)
+    assess(home / "out", truth)
+    assert pipeline.redecide(home / "out", other.model_copy(update={"trust": 0.5})).images["review"] > 0
+    pipeline.redecide(home / "out", config)
+
+
+def test_what_waits_for_review_is_not_labelled_into_its_own_dataset(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"must not lie in the dataset"):
+        require_apart(tmp_path / "review" / "train" / "images", tmp_path)
+
+
+@pytest.mark.parametrize("trust", [7, -0.1, float("nan")])
+def test_trust_is_a_probability(home: Path, trust: float) -> None:
+    with pytest.raises(ConfigError, match=r"trust is a probability, from 0 to 1; got"):
+        assess(home / "out", home / "truth.json", trust=trust)
 
 
 def test_too_few_images(home: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from autodistill_grounded_sam import pipeline
+from autodistill_grounded_sam import cli, pipeline, trusting, tuning
 from autodistill_grounded_sam.config import ExportConfig, LabelConfig, RunConfig, SeeConfig
 from autodistill_grounded_sam.errors import ConfigError, DatasetError
 from autodistill_grounded_sam.ontology import Ontology
@@ -18,6 +19,7 @@ from autodistill_grounded_sam.reviews import FILE, Review, append_reviews
 from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.testing import paint_folder
 from autodistill_grounded_sam.tuning import tune, tuning_to_json
+from autodistill_grounded_sam.types import ImageRecord, Labels
 
 ONTOLOGY = {"red circle": "circle", "blue square": "square", "green star": "star"}
 CONFIG = LabelConfig(
@@ -114,7 +116,7 @@ def test_a_folder_of_images_is_looked_at_where_it_is_labelled(home: Path) -> Non
     assert tuned.choices == of_run.choices
     assert tuned.label_again
     assert f"label {home / 'images'} --ontology {home / 'folder.yaml'} --detector" in tuned.command
-    assert len(Store(next((home / "images_tuning/tune").iterdir())).seen()) == 30
+    assert {len(Store(look).seen()) for look in (home / "images_tuning/tune").iterdir()} == {30}
 
 
 def test_a_folder_needs_truth_and_ontology(home: Path) -> None:
@@ -122,6 +124,37 @@ def test_a_folder_needs_truth_and_ontology(home: Path) -> None:
         tune(home / "images", ontology=ONTOLOGY, config=CONFIG)
     with pytest.raises(ConfigError, match=r"give --truth and --ontology"):
         tune(home / "images", home / "truth.json", config=CONFIG)
+
+
+def test_the_same_words_of_other_models_are_another_look(home: Path) -> None:
+    first = tune(home / "images", home / "truth.json", ontology=ONTOLOGY, config=CONFIG, out=home / "first.yaml")
+    see = CONFIG.see.model_copy(update={"masks": "none"})
+    without = CONFIG.model_copy(update={"see": see})
+    again = tune(home / "images", home / "truth.json", ontology=ONTOLOGY, config=without, out=home / "again.yaml")
+    assert again.images == first.images
+    assert len(list((home / "images_tuning/tune").iterdir())) == 2
+
+
+def test_a_name_of_weights_may_hold_of() -> None:
+    weights = {"name": "/data/photos of cells/weights", "sha256": "ab", "identity": {}}
+    plugin = {"name": "my.models:Detector of my-models", "sha256": None}
+    assert [tuning._name_of(model) for model in (weights, plugin)] == ["/data/photos of cells/weights", "my.models:Detector"]
+
+
+def test_a_run_that_was_decided_with_trust_can_be_tuned_from_another_ontology(home: Path) -> None:
+    config = pipeline.last_settings(home / "out")[0]
+    trusting.assess(home / "out", home / "truth.json")
+    pipeline.redecide(home / "out", config.model_copy(update={"trust": 0.5}))
+    tuned = tune(home / "out", home / "truth.json", ontology={"red circle": "circle", "blue square": "square"})
+    pipeline.redecide(home / "out", config)
+    assert [choice.name for choice in tuned.choices] == ["circle", "square"]
+    assert tuned.decide.trust == 0
+
+
+def test_models_of_a_run_are_its_own(home: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["tune", str(home / "out"), "--truth", str(home / "truth.json"), "--detector", "mini"])
+    assert result.exit_code != 0
+    assert "has its own models" in " ".join(str(result.exception or result.output).split())
 
 
 def test_truth_of_other_images_is_refused(home: Path) -> None:
@@ -154,6 +187,36 @@ def test_yolo_truth_says_the_same_as_coco(home: Path) -> None:
     assert by_yolo.choices == by_coco.choices
 
 
+def test_by_reviews_alone_no_threshold_goes_below_that_of_the_run(home: Path) -> None:
+    """All labels of the run were accepted; those below its threshold were never shown, and would cost nothing."""
+    config = pipeline.last_settings(home / "out")[0]
+    pipeline.redecide(home / "out", config.model_copy(update={"box_threshold": 0.6, "text_threshold": 0.6}))
+    ontology, labelled = pipeline.decided_labels(home / "out")
+    reviews = [
+        Review(image.id, image.digest, tuple(box), ontology.class_names[class_id], "accepted", "2026-11-24T16:00:00Z")
+        for image, labels in list(labelled)[:30]
+        for class_id, box in zip(labels.class_id.tolist(), labels.xyxy.tolist(), strict=True)
+    ]
+    below = [  # of a decision before this one, at a lower threshold: they would speak for going down to it
+        Review(image.id, image.digest, tuple(box), ontology.class_names[class_id], "accepted", "2026-11-24T15:00:00Z")
+        for image, labels in _decided_at(home, 0.1)
+        for class_id, box in zip(labels.class_id.tolist(), labels.xyxy.tolist(), strict=True)
+    ]
+    pipeline.redecide(home / "out", config.model_copy(update={"box_threshold": 0.6, "text_threshold": 0.6}))
+    append_reviews(home / "out/run" / FILE, [*reviews, *below])
+    tuned = tune(home / "out")
+    assert all(choice.threshold is None or choice.threshold >= 0.6 for choice in tuned.choices)
+    assert any(choice.gain is not None for choice in tuned.choices)
+    pipeline.redecide(home / "out", config)
+    (home / "out/run" / FILE).unlink()
+
+
+def _decided_at(home: Path, threshold: float) -> list[tuple[ImageRecord, Labels]]:
+    config = pipeline.last_settings(home / "out")[0]
+    pipeline.redecide(home / "out", config.model_copy(update={"box_threshold": threshold, "text_threshold": threshold}))
+    return list(pipeline.decided_labels(home / "out")[1])[:15]
+
+
 def test_by_reviews_alone(home: Path) -> None:
     """A person looked at the labels of 30 images and refused the circles below 0.7."""
     config = pipeline.last_settings(home / "out")[0]
@@ -172,7 +235,11 @@ def test_by_reviews_alone(home: Path) -> None:
     assert tuned.choices[0].threshold == pytest.approx(0.7, abs=0.06)
     assert tuned.choices[1].verdict == "kept"
     assert "1 review(s) are of images that changed, or of unknown classes: left out" in tuned.notes
+    with pytest.raises(ConfigError, match=r"other words .* need labelled images \(--truth\)"):
+        tune(home / "out", words={"star": ["shining star"]})
+    with pytest.raises(ConfigError, match=r"other words .* need labelled images \(--truth\)"):
+        tune(home / "out", forms=True)
     pipeline.redecide(home / "out", config)
     (home / "out/run" / FILE).unlink()
-    with pytest.raises(DatasetError, match=re.escape("there are no reviews in") + r".*`review` writes them"):
+    with pytest.raises(DatasetError, match=re.escape("there are no reviews in") + r".*write a JSON object a line"):
         tune(home / "out")

@@ -24,10 +24,7 @@ def average_precision_of(detector: Detector, examples: Sequence[Example], ontolo
     pairs = []
     for example in examples:
         (seen,) = detector.detect([read_image(example.path)], ontology.prompts)
-        n = len(example.class_id)
-        truth = Objects(
-            example.class_id, example.xyxy, np.ones(n, np.float32), np.zeros(n, np.bool_), None, np.arange(n, dtype=np.int32)
-        )
+        truth = Objects.of(example.class_id, example.xyxy)
         pairs.append(Pair(example.name, example.width, example.height, truth, _objects(seen, ontology)))
     overall = average_precision(pairs, len(ontology.classes), "box").overall
     return {name: overall[name] for name in ("AP", "AP50")}
@@ -39,4 +36,4 @@ def _objects(seen: Candidates, ontology: Ontology) -> Objects:
     class_id = ontology.prompt_class[best]
     kept = batched_nms(*(torch.from_numpy(array.copy()) for array in (seen.xyxy, score, class_id)), DUPLICATE_IOU).numpy()
     kept = kept[class_id[kept] >= 0]  # a negative that scores highest takes the object away
-    return Objects(class_id[kept], seen.xyxy[kept], score[kept], np.zeros(len(kept), np.bool_), None, kept.astype(np.int32))
+    return Objects.of(class_id[kept], seen.xyxy[kept], score[kept])

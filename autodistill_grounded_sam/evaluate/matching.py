@@ -40,6 +40,13 @@ class Objects:
     rle: tuple[Rle, ...] | None
     row: Int32
 
+    @staticmethod
+    def of(class_id: Int32, xyxy: Float32, score: Float32 | None = None) -> Objects:
+        """Objects that are only boxes, in the order given; without `score` as sure as people's."""
+        n = len(class_id)
+        sure = np.ones(n, np.float32) if score is None else score
+        return Objects(class_id, xyxy, sure, np.zeros(n, np.bool_), None, np.arange(n, dtype=np.int32))
+
     def __len__(self) -> int:
         return len(self.class_id)
 

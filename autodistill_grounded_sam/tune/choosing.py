@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from autodistill_grounded_sam.tune.trials import THRESHOLDS, Counts, f1
+from autodistill_grounded_sam.tune.trials import THRESHOLDS, Counts, Curve, f1
 
 FOLDS = 10
 DRAWS = 1000  # of images, for intervals
@@ -25,15 +25,6 @@ FEWEST_IMAGES, FEWEST_OBJECTS = 5, 10  # of a class: below either nothing can be
 SMALL_GAIN = 0.005  # of F1; nobody should label more images for less
 
 Verdict = Literal["changed", "kept", "refused"]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One class under one setting: labels kept and right ones (n, T) by threshold, objects (n,), of n images."""
-
-    labels: Counts
-    right: Counts
-    objects: Counts
 
 
 @dataclass(frozen=True)

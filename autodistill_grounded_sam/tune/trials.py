@@ -40,27 +40,29 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Of n images, C classes and the T `THRESHOLDS`: labels kept and right ones (n, C, T), objects (n, C)."""
+class Curve:
+    """One class under one setting: labels kept and right ones (n, T) by the T `THRESHOLDS`, objects (n,), of n images."""
 
     labels: Counts
     right: Counts
     objects: Counts
 
 
-def try_out(examples: Sequence[Example], ontology: Ontology, config: DecideConfig) -> Outcome:
-    """Decide the examples with every threshold at once: what is kept at a higher threshold is the better part of what is kept at
-    the lowest, since a label never loses to a worse one (but where worse ones show it to be a herd)."""
-    open_config = config.model_copy(update={"box_threshold": 0.0, "text_threshold": 0.0})
-    open_ontology = replace(ontology, classes=tuple(replace(spec, box_threshold=None) for spec in ontology.classes))
-    judged = _judged(examples, open_ontology, open_config)
-    n, classes = len(examples), len(ontology.classes)
-    labels, right = np.zeros((n, classes, len(THRESHOLDS))), np.zeros((n, classes, len(THRESHOLDS)))
-    for place, one in enumerate(judged):
-        reached = one.score[:, None] >= THRESHOLDS[None, :]
-        np.add.at(labels[place], one.class_id, reached)
-        np.add.at(right[place], one.class_id[one.right], reached[one.right])
-    return Outcome(labels, right, np.array([one.objects for one in judged], np.float64).reshape(n, classes))
+def try_out(examples: Sequence[Example], ontology: Ontology, config: DecideConfig, place: int, *, least: float = 0.0) -> Curve:
+    """Decide the examples with every threshold of the class at `place` at once: what is kept at a higher one is the better part
+    of what is kept at the lowest, since a label never loses to a worse one (but where worse ones show it to be a herd). All other
+    classes keep their thresholds: a label of theirs that will be dropped must not take one of this class with it. A threshold
+    below `least` stands for `least`.
+    """
+    opened = replace(ontology.classes[place], box_threshold=least)
+    classes = tuple(opened if own == place else spec for own, spec in enumerate(ontology.classes))
+    judged = _judged(examples, replace(ontology, classes=classes), config)
+    labels, right = np.zeros((len(examples), len(THRESHOLDS))), np.zeros((len(examples), len(THRESHOLDS)))
+    for row, one in enumerate(judged):
+        mine = one.class_id == place
+        reached = one.score[mine, None] >= THRESHOLDS[None, :]
+        labels[row], right[row] = reached.sum(axis=0), reached[one.right[mine]].sum(axis=0)
+    return Curve(labels, right, np.array([one.objects[place] for one in judged], np.float64))
 
 
 def as_decided(examples: Sequence[Example], ontology: Ontology, config: DecideConfig) -> tuple[Counts, Counts]:
@@ -89,8 +91,7 @@ def _columns(example: Example, ontology: Ontology) -> Candidates:
 
 
 def _judge(example: Example, labels: Labels, classes: int) -> Judged:
-    n = len(labels)
-    found = Objects(labels.class_id, labels.xyxy, labels.score, np.zeros(n, np.bool_), None, np.arange(n, dtype=np.int32))
+    found = Objects.of(labels.class_id, labels.xyxy, labels.score)
     judged = judge(Pair(example.name, example.width, example.height, example.truth, found), classes)
     if example.rejected is None:
         return judged

@@ -20,6 +20,8 @@ def evidence_of(choice: Choice, given_words: Sequence[str]) -> str:
         what = "threshold" if tuple(given_words) == choice.words else "words and threshold"
         exact = f"precision {choice.gain.precision:.2f}, recall {choice.gain.recall:.2f}"
         return f"{what} changed: {gain_text(choice.gain)}; {exact}; {seen}"
+    if choice.verdict == "refused" and not choice.more_images:
+        return f"refused: {gain_text(choice.gain)} alone, but worse than given once all choices decide together; {seen}"
     if choice.verdict == "refused":
         return f"refused: {gain_text(choice.gain)} is not proven by {seen}; label about {_images(choice.more_images)} more"
     return f"kept: nothing better was found, {gain_text(choice.gain)}; {seen}"

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from autodistill_grounded_sam.tune.choosing import (
-    Curve,
     Fixed,
     Gain,
     cross_validated,
@@ -15,7 +14,7 @@ from autodistill_grounded_sam.tune.choosing import (
     images_to_prove,
     pick,
 )
-from autodistill_grounded_sam.tune.trials import THRESHOLDS
+from autodistill_grounded_sam.tune.trials import THRESHOLDS, Curve
 
 
 def curve(scores: list[list[tuple[float, bool]]], objects: list[int]) -> Curve:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from autodistill_grounded_sam.config import DecideConfig
+from autodistill_grounded_sam.evaluate.matching import Objects
 from autodistill_grounded_sam.ontology import ClassSpec, Ontology
+from autodistill_grounded_sam.tune.choosing import Fixed
 from autodistill_grounded_sam.tune.searching import (
     as_given,
     choose_duplicates,
     choose_thresholds,
     choose_words,
+    refused,
     tuned_ontology,
+    worse_together,
 )
 from autodistill_grounded_sam.tune.trials import Example
+from autodistill_grounded_sam.tune.writing import evidence_of
 from autodistill_grounded_sam.types import Candidates
 from tests.tune.tune_kit import example, objects
 
@@ -42,11 +49,7 @@ def images(count: int) -> list[Example]:
 def search(examples: list[Example], config: DecideConfig) -> tuple[Ontology, list[object]]:
     given = as_given(examples, ONTOLOGY, config)
     found = choose_words(given, examples, ONTOLOGY, config, SETS)
-    classes = tuple(
-        ClassSpec(spec.name, found[spec.name].words if spec.name in found else spec.prompts) for spec in ONTOLOGY.classes
-    )
-    chosen = Ontology(classes)
-    choices = choose_thresholds(given, examples, chosen, config, found)
+    choices = choose_thresholds(given, examples, ONTOLOGY, config, found)
     return tuned_ontology(ONTOLOGY, choices), list(choices)
 
 
@@ -77,6 +80,47 @@ def test_too_few_images_change_nothing() -> None:
     assert all(choice.more_images > 0 for choice in choices)
 
 
+def test_words_that_are_not_taken_are_not_told() -> None:
+    """Words were found, but on the look with just these words nothing is proven."""
+    config = DecideConfig()
+    given = as_given(images(20), ONTOLOGY, config)
+    found = choose_words(given, images(20), ONTOLOGY, config, SETS)
+    assert found["cup"].words == ("cup",)
+    unseen = [replace(one, candidates=replace(one.candidates, scores=one.candidates.scores * 0)) for one in images(20)]
+    choice = choose_thresholds(given, unseen, ONTOLOGY, config, found)[0]
+    assert (choice.verdict, choice.words, choice.threshold) == ("kept", ("thing",), None)
+
+
+def test_no_threshold_is_lowered_where_that_is_not_wanted() -> None:
+    given = as_given(images(20), ONTOLOGY, DecideConfig())
+    free = choose_thresholds(given, images(20), ONTOLOGY, DecideConfig(), {})[1]
+    held = choose_thresholds(given, images(20), ONTOLOGY, DecideConfig(), {}, never_lower=True)[1]
+    assert free.threshold is not None
+    assert free.threshold < 0.25
+    assert (held.verdict, held.threshold) == ("kept", None)
+
+
+def test_what_serves_alone_and_not_together_is_refused() -> None:
+    """A cup is seen as a plate too, a little less surely; a lower threshold of cups takes nothing, one of plates takes cups."""
+    two = Ontology((ClassSpec("cup", ("cup",)), ClassSpec("plate", ("plate",))), exclusive=(("cup", "plate"),))
+    config = DecideConfig(box_threshold=0.5, text_threshold=0.5)
+    rows = [(0, [0.3, 0.0]), (0, [0.0, 0.4]), (1, [0.0, 0.4]), (2, [0.0, 0.4]), (3, [0.0, 0.4])]
+    seen = [example(("cup", "plate"), rows, [(0, 0), (1, 1), (1, 2), (1, 3)], name=f"{k}") for k in range(20)]
+    given = as_given(seen, two, config)
+    choices = choose_thresholds(given, seen, two, config, {})
+    assert [choice.verdict for choice in choices] == ["changed", "changed"]
+    _, together = worse_together(given, seen, tuned_ontology(two, choices), config, choices)
+    assert together.after < choices[0].gain.after * 0.25 + choices[1].gain.after * 0.75  # the plates took the cups
+    cups = [Fixed(np.ones(20), np.ones(20), np.ones(20)), given[1]]  # as if they had been found before
+    worse, _ = worse_together(cups, seen, tuned_ontology(two, choices), config, choices)
+    assert worse == {"cup"}
+    back = refused(choices, two, worse)
+    assert tuned_ontology(two, back).classes == (two.classes[0], tuned_ontology(two, choices).classes[1])
+    assert "worse than given once all choices decide together" in evidence_of(back[0], ("cup",))
+    none_better = [Fixed(one.objects, one.objects, one.objects) for one in given]
+    assert worse_together(none_better, seen, tuned_ontology(two, choices), config, choices)[0] == {"cup", "plate"}
+
+
 def doubled(count: int, iou: float) -> list[Example]:
     """Every object is seen twice, by boxes of this IoU."""
     made = []
@@ -92,7 +136,7 @@ def doubled(count: int, iou: float) -> list[Example]:
                 100,
                 candidates,
                 ("cup",),
-                truth.__class__(truth.class_id, boxes[:1], truth.score, truth.crowd, None, truth.row),
+                Objects.of(truth.class_id, boxes[:1]),
             )
         )
     return made
@@ -105,6 +149,8 @@ def test_duplicates_are_tightened_where_objects_are_doubled() -> None:
     assert gain is not None
     assert gain.before == pytest.approx(2 / 3)
     assert gain.after == pytest.approx(1)
+    strict = DecideConfig(duplicate_iou=0.5, duplicate_containment=0.7)
+    assert choose_duplicates(doubled(20, 0.62), cup, strict, never_looser=True)[0] == strict
 
 
 def test_duplicates_are_kept_where_they_do_well() -> None:

@@ -15,10 +15,9 @@ SIDE = 10  # of every box; place k is the box from 20 k on
 
 def objects(rows: Sequence[tuple[int, int]]) -> Objects:
     """Objects of (class, place)."""
-    n = len(rows)
     xyxy = np.array([[20 * place, 0, 20 * place + SIDE, SIDE] for _, place in rows], np.float32).reshape(-1, 4)
     class_id = np.array([class_id for class_id, _ in rows], np.int32)
-    return Objects(class_id, xyxy, np.ones(n, np.float32), np.zeros(n, np.bool_), None, np.arange(n, dtype=np.int32))
+    return Objects.of(class_id, xyxy)
 
 
 def example(
