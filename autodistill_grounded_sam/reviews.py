@@ -41,7 +41,7 @@ class Review:
 
 
 def append_reviews(path: Path, reviews: Iterable[Review]) -> None:
-    """Add reviews at the end of the file; half a line that a killed process left there goes first, else the next would join it."""
+    """Add reviews at the end of the file; half a line that a killed process left there goes first."""
     with path.open("ab") as file:
         file.truncate(len(_whole_lines(path)))
         file.writelines(review.line().encode() for review in reviews)
