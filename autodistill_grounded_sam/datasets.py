@@ -281,7 +281,7 @@ def read_coco(file: Path, on_bad: OnBad | None = None) -> Iterator[DatasetImage]
                 per_image.setdefault(image_id, []).append(annotation)
             images = sorted(content["images"], key=lambda image: (len(str(image["id"])), str(image["id"])))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"{annotation_file} is not after COCO: {error!r}") from error
+            raise DatasetError(f"{annotation_file} is not after COCO: {_why(error)}") from error
         for image in images:
             annotations = per_image.get(image["id"], [])
             read = partial(_coco_image, annotation_file.parent, split, index, image)
@@ -289,7 +289,7 @@ def read_coco(file: Path, on_bad: OnBad | None = None) -> Iterator[DatasetImage]
                 row = read(annotations)
             except Exception as error:  # pycocotools raises Exception itself for a polygon that is none
                 if on_bad is None:
-                    problem = f"{annotation_file}: image {image.get('file_name')!r} is not after COCO: {error!r}"
+                    problem = f"{annotation_file}: image {image.get('file_name')!r} is not after COCO: {_why(error)}"
                     raise DatasetError(problem) from error
                 kept = _without_bad(read, image, annotations, on_bad)
                 if kept is not None:
@@ -303,6 +303,16 @@ def read_coco(file: Path, on_bad: OnBad | None = None) -> Iterator[DatasetImage]
                     on_bad(f"image id {image_id}", "unknown image", detail)
 
 
+def _why(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+
+
+def _place(index: Mapping[Any, int], category_id: Any) -> int:
+    if category_id not in index:
+        raise ValueError(f"category_id {category_id} is none of the file's categories ({', '.join(map(str, index)) or 'none'})")
+    return index[category_id]
+
+
 def _without_bad(
     read: Callable[[list[dict[str, Any]]], DatasetImage], image: dict[str, Any], annotations: list[dict[str, Any]], on_bad: OnBad
 ) -> DatasetImage | None:
@@ -311,14 +321,14 @@ def _without_bad(
     try:
         read([])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        on_bad(name, "cannot be read", f"the image's own entry is not after COCO: {error!r}")
+        on_bad(name, "cannot be read", f"the image's own entry is not after COCO: {_why(error)}")
         return None
     good = []
     for annotation in annotations:
         try:
             read([annotation])
         except Exception as error:  # as in read_coco
-            on_bad(name, "cannot be read", f"annotation {annotation.get('id')} is not after COCO: {error!r}")
+            on_bad(name, "cannot be read", f"annotation {annotation.get('id')} is not after COCO: {_why(error)}")
         else:
             good.append(annotation)
     return read(good)
@@ -369,7 +379,7 @@ def _coco_image(
         split=split,
         width=width,
         height=height,
-        class_id=np.array([index[annotation["category_id"]] for annotation in annotations], np.int32),
+        class_id=np.array([_place(index, annotation["category_id"]) for annotation in annotations], np.int32),
         xyxy=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32),
         rle=rle,
         score=np.array([float(annotation["score"]) for annotation in annotations], np.float32) if scored else None,
