@@ -107,7 +107,7 @@ def test_precision_by_trust_holds_and_is_narrower_the_more_trust_tells(telling: 
         ours.append(share.high - share.low)
         direct = share_of(is_right, labels, run_images=600)
         plain.append(direct.high - direct.low)
-    assert 0.85 <= np.mean(held) <= 0.97
+    assert 0.85 <= np.mean(held) <= 0.97  # not 0.95: intervals pay for a fit to the sample (FITTED) that this trust never had
     if telling == 3 and not bias:
         assert np.mean(ours) < 0.8 * np.mean(plain)
     assert np.mean(ours) < (1.4 if bias else 1.25) * np.mean(plain)  # wrong trust is no help, and costs little
