@@ -36,6 +36,24 @@ def average_precision(pairs: Sequence[Pair], classes: int, kind: Kind) -> Averag
 
     AP is 0 without any label, and nan without any object. Nothing is written to stdout.
     """
+    precision = _precision(_matched(pairs, classes, kind))
+    return AveragePrecision(_summary(precision), tuple(_summary(precision[:, :, [place]]) for place in range(classes)))
+
+
+def average_precision_draws(pairs: Sequence[Pair], classes: int, kind: Kind, draws: int, seed: int = 0) -> list[dict[str, float]]:
+    """The overall figures of `draws` bootstrap samples of the images (Efron 1979), as many images each as there are pairs."""
+    measured, rng = _matched(pairs, classes, kind), np.random.default_rng(seed)
+    by_class = [measured.evalImgs[place * len(pairs) : (place + 1) * len(pairs)] for place in range(classes)]
+    found = []
+    for _ in range(draws):
+        drawn = rng.integers(len(pairs), size=len(pairs))
+        measured.evalImgs = [images[place] for images in by_class for place in drawn]
+        found.append(_summary(_precision(measured)))
+    return found
+
+
+def _matched(pairs: Sequence[Pair], classes: int, kind: Kind) -> Any:
+    """pycocotools' evaluation with the labels of every image matched to its objects, class by class."""
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
@@ -45,9 +63,14 @@ def average_precision(pairs: Sequence[Pair], classes: int, kind: Kind) -> Averag
         measured.params.maxDets = [MAX_LABELS]
         measured.params.areaRng, measured.params.areaRngLbl = [[0, 1e10]], ["all"]
         measured.evaluate()
+    return measured
+
+
+def _precision(measured: Any) -> npt.NDArray[np.float64]:
+    """(10 IoUs, 101 recalls, classes); -1 where a class has no object."""
+    with contextlib.redirect_stdout(io.StringIO()):
         measured.accumulate()
-    precision = np.asarray(measured.eval["precision"])[:, :, :, 0, 0]  # (10 IoUs, 101 recalls, classes), -1: no object
-    return AveragePrecision(_summary(precision), tuple(_summary(precision[:, :, [place]]) for place in range(classes)))
+    return np.asarray(measured.eval["precision"])[:, :, :, 0, 0]
 
 
 def _summary(precision: npt.NDArray[np.float64]) -> dict[str, float]:
