@@ -104,7 +104,7 @@ def adapt_weights(
             unfinished = weights_folder.begin(target, identity)
             training = Training(loaded, learn, held, words, recipe, pick_device(device))
             training.run(unfinished / "state.pt", on_look)
-            card = _card(identity, parent, labelled, words, held, training.state, command)
+            card = _card(identity, parent, labelled, words, (learn, held), training.state, command)
             if cutter is not None:
                 card |= _adapt_segmenter(cutter, learn, held, recipe, pick_device(device), unfinished, on_look)
             text, dtype = cards.readme(card, target.name), weights_folder.stored_dtype(parent.files)
@@ -177,10 +177,11 @@ def _card(
     parent: FoundWeights,
     labelled: Labelled,
     words: Ontology,
-    held: Sequence[Example],
+    parts: tuple[Sequence[Example], Sequence[Example]],
     state: State,
     command: str,
 ) -> dict[str, Any]:
+    learn, held = parts
     figures = [{name: value for name, value in of.items() if name != "loss"} for _, of in state.looks]
     return {
         "identity": identity,
@@ -193,6 +194,7 @@ def _card(
         },
         "recipe": identity["recipe"],
         "held out": [example.name for example in held],
+        "learnt from": [example.digest for example in learn],
         "figures before": figures[0],
         "figures": figures[state.best_look] if held else {},
         "steps": state.step,

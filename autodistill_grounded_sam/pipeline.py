@@ -26,6 +26,7 @@ from autodistill_grounded_sam.run_setup import (
     batch_size_of,
     engine_of,
     identity_of,
+    learnt_by,
     peak_memory_mb,
     planner_of,
     session_note,
@@ -151,7 +152,8 @@ def see(
         part_seconds=config.run.part_seconds,
     )
     with writer as store:
-        store.note({"prompt_groups": store.info.get("prompt_groups", [list(group) for group in words.prompt_groups])})
+        groups = store.info.get("prompt_groups", [list(group) for group in words.prompt_groups])
+        store.note({"prompt_groups": groups, "learnt_from": learnt_by(config)})
         notes: list[str] = []
         looked_at = 0 if store.finished else _look(store, config, words, progress, stages, notes)
         store.note(session_note(store, config, looked_at, stages))

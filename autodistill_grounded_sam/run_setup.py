@@ -19,6 +19,7 @@ from autodistill_grounded_sam.decide.chain import decide
 from autodistill_grounded_sam.engine.local import LocalEngine
 from autodistill_grounded_sam.engine.ray import RayEngine, import_ray
 from autodistill_grounded_sam.engine.worker import SeeWorker
+from autodistill_grounded_sam.learnt import learnt_from
 from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.protocols import Engine, WorkerSpec
@@ -102,6 +103,13 @@ def _model(role: str, name: str, offline: bool) -> dict[str, str | None]:
         return {"name": f"{plugin.target} of {plugin.distribution}", "sha256": None}
     found = weights.find_weights(name, cast(weights.Role, role[:-1]), offline=offline)
     return {"name": name, "sha256": found.sha256, "identity": found.identity}
+
+
+def learnt_by(config: LabelConfig) -> list[str]:
+    """The digests of the images that the detector was adapted to, if it was."""
+    if not plugins.find("detectors", config.see.detector).built_in:
+        return []
+    return learnt_from(weights.find_weights(config.see.detector, "detector", offline=config.run.offline).path)
 
 
 def batch_size_of(config: LabelConfig, run: Path) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from autodistill_grounded_sam.decisions import Decision, Tally, write_calibratio
 from autodistill_grounded_sam.errors import ConfigError, DatasetError
 from autodistill_grounded_sam.evaluate.judging import judge
 from autodistill_grounded_sam.evaluate.matching import class_key, join
+from autodistill_grounded_sam.learnt import fit_to_judge
 from autodistill_grounded_sam.quality.calibration import FACTS, Flags, cross_fit, facts_of, fit
 from autodistill_grounded_sam.quality.intervals import Share, precision_of, share_of
 from autodistill_grounded_sam.store.files import write_whole
@@ -75,7 +77,8 @@ def assess(run: Path | str, truth: Path | str, *, trust: float | None = None, im
     names, target = decision.ontology.class_names, decision.store.run
     with RunLock(target):
         labelled = _Labelled.of(decision)
-        judged = JudgedLabels.of(labelled, names, Path(truth), [line.id for line in decision.store.failed()])
+        failed, learnt = [line.id for line in decision.store.failed()], decision.store.learnt_from
+        judged = JudgedLabels.of(labelled, names, Path(truth), failed, learnt)
         if len(judged) < FEWEST_IMAGES:
             raise DatasetError(
                 f"{len(judged)} image(s) of {truth} are in the run {target}; quality needs at least {FEWEST_IMAGES}, "
@@ -95,7 +98,9 @@ def assess(run: Path | str, truth: Path | str, *, trust: float | None = None, im
         )
         calibration = estimator.calibration
         write_calibration(decision, calibration, quality_to_json(quality))
-        _write_queue(quality.queue, labelled, calibration.trust(labelled.facts, labelled.class_id), other, names)
+        known = np.array([image.digest in learnt for image in labelled.images], np.bool_)[labelled.image_of]
+        trusted = calibration.trust(labelled.facts, labelled.class_id)
+        _write_queue(quality.queue, labelled, trusted, other & ~known, names)
     return quality
 
 
@@ -168,11 +173,20 @@ class JudgedLabels:
     notes: tuple[str, ...]
 
     @staticmethod
-    def of(labelled: _Labelled, class_names: Sequence[str], truth: Path, failed: Sequence[str]) -> JudgedLabels:
+    def of(
+        labelled: _Labelled,
+        class_names: Sequence[str],
+        truth: Path,
+        failed: Sequence[str] = (),
+        learnt: Collection[str] = (),
+    ) -> JudgedLabels:
         joined = join(labelled.rows(), class_names, truth, failed=failed, only_labelled=True)
-        judged = [judge(pair, joined.known) for pair in joined.pairs]
         number = {image.id: place for place, image in enumerate(labelled.images)}
-        places = [labelled.start[number[pair.source]] + one.row for pair, one in zip(joined.pairs, judged, strict=True)]
+        digests = [labelled.images[number[pair.source]].digest for pair in joined.pairs]
+        judges, told = fit_to_judge(digests, learnt, FEWEST_IMAGES)
+        pairs = list(compress(joined.pairs, judges))
+        judged = [judge(pair, joined.known) for pair in pairs]
+        places = [labelled.start[number[pair.source]] + one.row for pair, one in zip(pairs, judged, strict=True)]
         place = np.concatenate([np.zeros(0, np.intp), *places]).astype(np.intp)
         right, labels = np.zeros((len(judged), joined.known), np.int64), np.zeros((len(judged), joined.known), np.int64)
         for row, one in enumerate(judged):
@@ -189,8 +203,8 @@ class JudgedLabels:
             np.concatenate([np.zeros(0, np.bool_), *(one.right for one in judged)]),
             np.repeat(np.arange(len(judged)), [len(one.row) for one in judged]),
             np.array([known.get(class_key(name), -1) for name in class_names], np.int32),
-            tuple(pair.source for pair in joined.pairs),
-            joined.notes,
+            tuple(pair.source for pair in pairs),
+            (*joined.notes, *told),
         )
 
     def __len__(self) -> int:
@@ -240,7 +254,7 @@ class Estimator:
 def judged_labels(run: Path | str, truth: Path | str) -> JudgedLabels:
     """The labels of a run, as they were decided last, against a reference; for measurements of the measuring."""
     decision = Decision.untrusted(run, None, None)
-    return JudgedLabels.of(_Labelled.of(decision), decision.ontology.class_names, Path(truth), [])
+    return JudgedLabels.of(_Labelled.of(decision), decision.ontology.class_names, Path(truth))
 
 
 def _trusted_part(labelled: _Labelled, judged: JudgedLabels, estimator: Estimator, other: Flags, trust: float) -> TrustedPart:

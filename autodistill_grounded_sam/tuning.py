@@ -8,6 +8,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from autodistill_grounded_sam.datasets import DatasetImage, read_dataset
 from autodistill_grounded_sam.decisions import Decision
 from autodistill_grounded_sam.errors import ConfigError, DatasetError
 from autodistill_grounded_sam.evaluate.matching import Objects, class_key, join, match_names
+from autodistill_grounded_sam.learnt import fit_to_judge
 from autodistill_grounded_sam.ontology import Ontology, sanitize
 from autodistill_grounded_sam.reviews import FILE, HOW_TO_REVIEW, Review, read_reviews
 from autodistill_grounded_sam.run_setup import identity_of
@@ -40,6 +42,7 @@ from autodistill_grounded_sam.tune.words import candidate_words, with_words, wor
 from autodistill_grounded_sam.tune.writing import evidence_of, gain_text, yaml_with_evidence
 from autodistill_grounded_sam.types import ImageRecord
 
+FEWEST_UNSEEN = 10  # images: from fewer of them nothing is proven, so images that the detector has learnt from judge too
 LOOKS = "tune"  # the folder of the stores that new words needed
 
 Said = dict[str, tuple[Objects, Objects | None]]  # by image id: its objects, and rejected labels where only labels were judged
@@ -262,10 +265,13 @@ class _Work:
         if not joined.pairs:
             raise DatasetError(f"no image of {truth} was seen by {self.store.run}; truth and run must be of the same images")
         self.notes += joined.notes
+        digest = {image.id: image.digest for image in records}
+        judges, told = fit_to_judge([digest[pair.source] for pair in joined.pairs], self.store.learnt_from, FEWEST_UNSEEN)
+        self.notes += told
         own = {class_key(name): place for place, name in enumerate(self.ontology.class_names)}
         number = np.array([own.get(class_key(name), -1) for name in joined.class_names], np.int32)
         said: Said = {}
-        for pair in joined.pairs:
+        for pair in compress(joined.pairs, judges):
             truth_of = replace(pair.truth, class_id=number[pair.truth.class_id])
             said[pair.source] = (truth_of.select(truth_of.class_id >= 0), None)
         return said

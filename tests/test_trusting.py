@@ -197,3 +197,26 @@ def test_images_that_the_run_does_not_hold_are_left_out(home: Path) -> None:
     quality = assess(home / "out", home / "more.json")
     assert quality.labelled_images == IMAGES // 2
     assert "1 image(s) of the reference were not labelled, are left out: 'elsewhere.png'" in quality.notes
+
+
+def test_images_that_the_detector_has_learnt_from_do_not_judge_it(home: Path) -> None:
+    truth = write_truth(home, 20, "learnt.json")
+    digests, run = {image.id: image.digest for image, _ in pipeline.decided_labels(home / "out")[1]}, home / "out/run/run.json"
+    named = [image["file_name"] for image in json.loads(truth.read_text())["images"]]
+    before = run.read_text()
+
+    def learnt(count: int) -> None:
+        run.write_text(json.dumps({**json.loads(before), "learnt_from": [digests[name] for name in named[:count]]}))
+
+    try:
+        learnt(12)
+        apart = assess(home / "out", truth)
+        assert apart.labelled_images == 8
+        assert "12 labelled image(s) that the detector has learnt from do not judge it" in " ".join(apart.notes)
+        assert not {json.loads(line)["image"] for line in apart.queue.read_text().splitlines()} & set(named)
+        learnt(17)
+        flattered = assess(home / "out", truth)
+        assert flattered.labelled_images == 20
+        assert "these figures flatter it: label 2 more images" in " ".join(flattered.notes)
+    finally:
+        run.write_text(before)

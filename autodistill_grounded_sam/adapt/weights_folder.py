@@ -13,10 +13,11 @@ from typing import Any
 
 from autodistill_grounded_sam.detect.grounding_dino import Loaded
 from autodistill_grounded_sam.errors import WrongPlaceError
+from autodistill_grounded_sam.learnt import ADAPTED_CARD
 from autodistill_grounded_sam.loading import quiet_loading
 
 UNFINISHED, WHOLE, SEGMENTER = "unfinished", "weights", "segmenter"
-CARD, IDENTITY = "adapted.json", "identity.json"
+CARD, IDENTITY = ADAPTED_CARD, "identity.json"
 
 
 def with_queries(model: Any, queries: int) -> Any:

@@ -20,11 +20,11 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from autodistill_grounded_sam.errors import StoreError, WrongRunError
 from autodistill_grounded_sam.places import place
@@ -36,12 +36,14 @@ from autodistill_grounded_sam.store.parts import (
     count_rows,
     read_columns,
     read_part,
+    stream_columns,
     write_images,
     write_part,
 )
 from autodistill_grounded_sam.types import ImageRecord, Sighting, Status
 
 logger = logging.getLogger(__name__)
+Row = TypeVar("Row")
 
 STORE_VERSION = 1
 # Reasons of `images` and of the worker that the same bytes need not meet again: a disk, a right or a memory may be mended.
@@ -80,22 +82,24 @@ class Store:
 
     def seen(self) -> list[tuple[ImageRecord, int]]:
         """Every image of the folder that was seen, in the order of ids, with its dhash: all that a split needs."""
-        digests, root = self.digests(), self.images_root
-        columns = ("image_id", "digest", "width", "height", "dhash", "status")
-        return sorted(
-            (
-                (ImageRecord(image_id, digest, root, width, height), dhash)
-                for part in list_parts(self.run)
-                for image_id, digest, width, height, dhash, status in read_columns(self.run / "candidates" / str(part), columns)
-                if digests.get(image_id) == digest and status == Status.SEEN.value
-            ),
-            key=lambda item: item[0].id,
-        )
+        root, columns = self.images_root, ("image_id", "digest", "width", "height", "dhash", "status")
+
+        def read(part: PartName) -> Iterator[tuple[ImageRecord, int]]:
+            for image_id, digest, width, height, dhash, status in read_columns(self.run / "candidates" / str(part), columns):
+                if status == Status.SEEN.value:
+                    yield ImageRecord(image_id, digest, root, width, height), dhash
+
+        return list(self._current(read, lambda row: (row[0].id, row[0].digest)))
 
     @property
     def images_root(self) -> Path:
         """The images folder as it was when the images were looked at."""
         return place(self.info["images"])
+
+    @property
+    def learnt_from(self) -> frozenset[str]:
+        """Digests of the images that the detector of this run was adapted to."""
+        return frozenset(self.info.get("learnt_from", ()))
 
     def digests(self) -> dict[str, str]:
         """The folder as it was last listed: digest by image id."""
@@ -106,17 +110,12 @@ class Store:
 
         `images_root` says where the images folder is now, if it moved. A file that was changed or taken away does not appear.
         """
-        root, prompts, digests = images_root or self.images_root, len(self.prompts), self.digests()
-        parts = list_parts(self.run)
-        streams = [
-            self._generation([part for part in parts if part.generation == generation], root, prompts, digests)
-            for generation in sorted({part.generation for part in parts}, reverse=True)
-        ]
-        last_id = ""
-        for sighting in heapq.merge(*streams, key=lambda sighting: sighting.image.id):
-            if sighting.image.id != last_id:  # an image that failed once and was seen later: the newest generation comes first
-                yield sighting
-            last_id = sighting.image.id
+        root, prompts = images_root or self.images_root, len(self.prompts)
+
+        def read(part: PartName) -> Iterator[Sighting]:
+            return read_part(self.run / "candidates" / str(part), prompts, root)
+
+        return self._current(read, lambda sighting: (sighting.image.id, sighting.image.digest))
 
     def failed(self) -> list[FailedLine]:
         path = self.run / "failed.jsonl"
@@ -129,18 +128,35 @@ class Store:
 
     def not_looked_at(self) -> int:
         """How many images of the folder as it was last listed were never looked at: more than 0 after an interrupted run."""
-        left = self.digests()
-        for part in list_parts(self.run):
-            for image_id, digest in read_columns(self.run / "candidates" / str(part), ("image_id", "digest")):
-                if left.get(image_id) == digest:
-                    del left[image_id]
-        return len(left)
 
-    def _generation(self, parts: Sequence[PartName], root: Path, prompts: int, digests: Mapping[str, str]) -> Iterator[Sighting]:
-        for _, window in groupby(parts, key=lambda part: part.window):
-            rows = [row for part in window for row in read_part(self.run / "candidates" / str(part), prompts, root)]
-            current = [row for row in rows if digests.get(row.image.id) == row.image.digest]
-            yield from sorted(current, key=lambda row: row.image.id)
+        def read(part: PartName) -> Iterable[tuple[str, str]]:
+            return cast(Iterable[tuple[str, str]], read_columns(self.run / "candidates" / str(part), ("image_id", "digest")))
+
+        return count_rows(self.run / "images.parquet") - sum(1 for _ in self._current(read, lambda row: row))
+
+    def _current(self, read: Callable[[PartName], Iterable[Row]], known_by: Callable[[Row], tuple[str, str]]) -> Iterator[Row]:
+        """The rows of the folder as it was last listed, in the order of ids; of an image that was looked at twice the newest.
+        A row is known by its id and digest.
+
+        The list is read beside the rows, which come in its order: a table of all digests would be half the memory of an export.
+        """
+
+        def generation(number: int) -> Iterator[Row]:
+            mine = (part for part in parts if part.generation == number)
+            for _, window in groupby(mine, key=lambda part: part.window):
+                yield from sorted((row for part in window for row in read(part)), key=known_by)
+
+        parts = list_parts(self.run)
+        newest_first = [generation(number) for number in sorted({part.generation for part in parts}, reverse=True)]
+        listed = stream_columns(self.run / "images.parquet", ("image_id", "digest"))
+        now, last_id = next(listed, None), ""
+        for row in heapq.merge(*newest_first, key=lambda row: known_by(row)[0]):
+            known = known_by(row)
+            while now is not None and now[0] < known[0]:
+                now = next(listed, None)
+            if known == now and known[0] != last_id:
+                last_id = known[0]
+                yield row
 
 
 class StoreWriter:
