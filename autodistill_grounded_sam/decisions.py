@@ -21,7 +21,8 @@ from autodistill_grounded_sam.export.split import plan_splits
 from autodistill_grounded_sam.images import dataset_stems
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.places import is_remote, place
-from autodistill_grounded_sam.quality.calibration import Calibration, facts_of
+from autodistill_grounded_sam.quality.calibration import Calibration
+from autodistill_grounded_sam.quality.facts import FACTS, facts_of
 from autodistill_grounded_sam.store.files import write_json
 from autodistill_grounded_sam.store.store import Store, read_json
 from autodistill_grounded_sam.types import REASONS, Candidates, DatasetSummary, ImageRecord, Labels, Reason, Split, State
@@ -155,7 +156,7 @@ class Decision:
         while some := list(islice(seen, DECIDED_AT_ONCE)):
             asked = [(candidates, image.width, image.height) for image, candidates in some]
             for (image, candidates), labels in zip(some, decide_many(asked, self.ontology, self.config), strict=True):
-                labels = self._trusted(candidates, labels)
+                labels = self._trusted(image, candidates, labels)
                 tally.add(labels)
                 tally.seconds += time.perf_counter() - started
                 yield image, candidates, labels
@@ -191,20 +192,23 @@ class Decision:
         told = f"{sum(apart.images.values())} image(s) with a label below trust {self.config.trust} are in {review}, in no split"
         return replace(summary, notes=[*summary.notes, told])
 
-    def _trusted(self, candidates: Candidates, labels: Labels) -> Labels:
+    def _trusted(self, image: ImageRecord, candidates: Candidates, labels: Labels) -> Labels:
         """The labels with their trust; an image waits for review with all its labels if one is not trusted: neither may that one
         be taught, nor its object be taught as background."""
         if self.calibration is None:
             return labels
-        trust = self.calibration.trust(facts_of(candidates, labels), labels.class_id)
+        trust = self.calibration.trust(facts_of(candidates, labels, image.width, image.height), labels.class_id)
         doubtful = bool((trust < self.config.trust).any())
         return replace(labels, trust=trust, state=State.REVIEW if doubtful else labels.state)
 
     def _plan(self, config: ExportConfig) -> tuple[Mapping[str, Split], Mapping[str, str], Sequence[str]]:
         """Side and file stem of every image by its id, and notes on the split. What was read for them is not kept: of millions
         of images it is most of the memory."""
-        seen = self.store.seen()
-        records, hashes = [image for image, _ in seen], {image.id: dhash for image, dhash in seen}
+        records: list[ImageRecord] = []
+        hashes: dict[str, int] = {}
+        for image, dhash in self.store.seen():
+            records.append(image)
+            hashes[image.id] = dhash
         split = plan_splits(records, config.valid, seed=config.seed, group=config.group_by == "auto", hashes=hashes)
         return split.split, dataset_stems([image.id for image in records]), split.notes
 
@@ -255,6 +259,8 @@ def read_calibration(run: Path, config: DecideConfig, ontology: Ontology) -> Cal
             f"of this one: decide with these settings at trust 0 (`grounded-sam decide {run.parent} ... --trust 0`), "
             "run `quality` again, and then decide with trust"
         )
+    if content["calibration"]["facts"] != list(FACTS):
+        raise WrongRunError(f"{path} was measured by an older version that knew less of a label: run `quality` again")
     return Calibration.from_document(content["calibration"])
 
 

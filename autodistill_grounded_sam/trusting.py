@@ -18,7 +18,8 @@ from autodistill_grounded_sam.errors import ConfigError, DatasetError
 from autodistill_grounded_sam.evaluate.judging import judge
 from autodistill_grounded_sam.evaluate.matching import class_key, join
 from autodistill_grounded_sam.learnt import fit_to_judge
-from autodistill_grounded_sam.quality.calibration import FACTS, Flags, cross_fit, facts_of, fit
+from autodistill_grounded_sam.quality.calibration import Flags, cross_fit, fit
+from autodistill_grounded_sam.quality.facts import FACTS, facts_of
 from autodistill_grounded_sam.quality.intervals import Share, precision_of, share_of
 from autodistill_grounded_sam.store.files import write_whole
 from autodistill_grounded_sam.store.lock import RunLock
@@ -119,7 +120,7 @@ def _without_nan(value: Any) -> Any:
 
 @dataclass
 class _Labelled:
-    """All M labels of a run in a row: the facts (M, 4) and class (M,) of each, the number of its image, and its box."""
+    """All M labels of a run in a row: the facts (M, 8) and class (M,) of each, the number of its image, and its box."""
 
     images: list[ImageRecord]
     start: npt.NDArray[np.intp]  # (images + 1,)
@@ -133,7 +134,7 @@ class _Labelled:
         images, kept, facts = [], [Labels.nothing()], [np.zeros((0, len(FACTS)))]
         for image, candidates, labels in decision.decided(Tally()):
             images.append(image)
-            facts.append(facts_of(candidates, labels))
+            facts.append(facts_of(candidates, labels, image.width, image.height))
             kept.append(labels)
         start = np.cumsum([len(labels) for labels in kept])
         columns = [np.concatenate([getattr(labels, name) for labels in kept]) for name in ("class_id", "xyxy", "score")]
@@ -156,7 +157,7 @@ class _Labelled:
 class JudgedLabels:
     """What the reference says of n images and C of its classes: `right`, `labels` and `objects` count them, (n, C).
 
-    And of each of the k labels on which it has a say: its `facts` (k, 4), its class in the ontology, if it is right, and the
+    And of each of the k labels on which it has a say: its `facts` (k, 8), its class in the ontology, if it is right, and the
     place of its image among the n. `reference_id` is the class in the reference by class of the ontology, -1 for none.
     """
 
@@ -212,7 +213,7 @@ class JudgedLabels:
 
 
 class Estimator:
-    """What some judged images say of a run that holds `others` too: labels given as facts (m, 4) and class (m,)."""
+    """What some judged images say of a run that holds `others` too: labels given as facts (m, 8) and class (m,)."""
 
     def __init__(self, judged: JudgedLabels, others: npt.NDArray[np.float64], others_class: Int32, run_images: int) -> None:
         classes = len(judged.reference_id)

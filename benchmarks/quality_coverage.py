@@ -2,6 +2,7 @@
 
     python -m benchmarks.quality_coverage --out quality_coverage.json
     python -m benchmarks.quality_coverage --images DIR --truth COCO.json --ontology FILE --detector WEIGHTS --box-threshold 0.2
+    python -m benchmarks.quality_coverage --run .cache/real/bccd/50-0/adapted --truth .cache/real/bccd/50-0/pool.json
 
 Without --images, scenes of known truth are painted. The whole folder is labelled once. Then, again and again, some images are
 drawn as the labelled ones: what they say is compared with what is true of all.
@@ -54,10 +55,11 @@ def main() -> None:
     parser.add_argument("--labelled", type=int, nargs="+", default=[20, 50])
     parser.add_argument("--store", type=Path, help="keep the run here, and use it again")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    parser.add_argument("--run", type=Path, help="a run that was decided already, of the images of --truth")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = args.store or Path(folder)
-        judged = label(home, args)
+        judged = judged_labels(args.run, args.truth) if args.run else label(home, args)
     facts: dict[str, Any] = {"images": len(judged), "labels": int(judged.labels.sum()), "objects": int(judged.objects.sum())}
     facts |= {"precision": judged.right.sum() / max(1, judged.labels.sum())}
     facts |= {"missed": 1 - judged.right.sum() / max(1, judged.objects.sum())}

@@ -1,6 +1,6 @@
 """The probability that a label is right (its `trust`), from what the models said about it; fitted to a few labelled images.
 
-A ridge logistic regression on four facts of a label, and an offset a class that is held near 0 until many labels speak for it.
+A ridge logistic regression on the facts of a label, and an offset a class that is held near 0 until many labels speak for it.
 `docs/quality.md` compares it with isotonic regression of the score alone.
 """
 
@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autodistill_grounded_sam.masks import boxes_xyxy
-from autodistill_grounded_sam.types import Candidates, Float32, Int32, Labels
+from autodistill_grounded_sam.quality.facts import AREA, FACTS, Floats
+from autodistill_grounded_sam.types import Float32, Int32
 
-Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.integer[Any]]
 
-FACTS = ("logit of the score", "margin", "mask score", "IoU of box and mask")
-RIDGE = 1.0  # on standardised facts: a prior of one unit of log odds a standard deviation
+RIDGE = 3.0  # on standardised facts: a prior of 0.6 units of log odds a standard deviation
 FOLDS = 10
 # One made-up right and one made-up wrong label of half weight each at the average of all facts (Jeffreys' prior): with no error
 # among twenty labels the probability of a right one is 0.98, not 1.
@@ -30,17 +28,22 @@ PRIOR_WEIGHT = 0.5
 
 @dataclass(frozen=True)
 class Calibration:
-    """Fitted weights: log odds = `intercept` + `offsets[class]` + `weights` @ ((facts - `mean`) / `scale`)."""
+    """Fitted weights: log odds = `intercept` + `offsets[class]` + `weights` @ ((facts - `mean`) / `scale`).
+
+    There the area of a label stands as its distance from `areas[class]`, the middle one of its class (logarithms of both): what
+    is far larger or smaller than its like is often two of them, or half of one.
+    """
 
     intercept: float
     weights: tuple[float, ...]
     offsets: tuple[float, ...]
     mean: tuple[float, ...]
     scale: tuple[float, ...]
+    areas: tuple[float, ...]
 
     def trust(self, facts: Floats, class_id: Int32) -> Float32:
-        """The probability (m,) that each label is right, from its `facts` (m, 4) and class (m,)."""
-        standard = (facts - np.array(self.mean)) / np.array(self.scale)
+        """The probability (m,) that each label is right, from its `facts` (m, 8) and class (m,)."""
+        standard = (_beside_its_like(facts, class_id, np.array(self.areas)) - np.array(self.mean)) / np.array(self.scale)
         odds = self.intercept + np.array(self.offsets)[class_id] + standard @ np.array(self.weights)
         trust: Float32 = _sigmoid(odds).astype(np.float32)
         return trust
@@ -51,26 +54,17 @@ class Calibration:
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> Calibration:
-        names = ("weights", "offsets", "mean", "scale")
-        weights, offsets, mean, scale = (tuple(float(value) for value in document[name]) for name in names)
-        return Calibration(float(document["intercept"]), weights, offsets, mean, scale)
-
-
-def facts_of(candidates: Candidates, labels: Labels) -> Floats:
-    """The four `FACTS` (m, 4) of the labels of one image; 0 for those of masks where there is none."""
-    facts = np.zeros((len(labels), len(FACTS)))
-    score = labels.score.astype(np.float64).clip(1e-4, 1 - 1e-4)
-    facts[:, 0], facts[:, 1] = np.log(score / (1 - score)), labels.margin
-    if candidates.mask_score is not None and labels.rle is not None:
-        facts[:, 2] = candidates.mask_score[labels.candidate]
-        facts[:, 3] = _iou_of_pairs(candidates.xyxy[labels.candidate], boxes_xyxy(labels.rle))
-    return facts
+        names = ("weights", "offsets", "mean", "scale", "areas")
+        rows = (tuple(float(value) for value in document[name]) for name in names)
+        return Calibration(float(document["intercept"]), *rows)
 
 
 def fit(facts: Floats, class_id: Int32, right: Flags, classes: int) -> Calibration:
-    """The calibration of labels with `facts` (m, 4) and `class_id` (m,), of which those of `right` (m,) are right."""
+    """The calibration of labels with `facts` (m, 8) and `class_id` (m,), of which those of `right` (m,) are right."""
     from scipy.optimize import minimize
 
+    areas = _middle_areas(facts, class_id, classes)
+    facts = _beside_its_like(facts, class_id, areas)
     mean = facts.mean(axis=0) if len(facts) else np.zeros(len(FACTS))
     spread = facts.std(axis=0) if len(facts) else np.zeros(len(FACTS))
     scale = np.where(spread > 1e-6, spread, 1.0)
@@ -89,7 +83,7 @@ def fit(facts: Floats, class_id: Int32, right: Flags, classes: int) -> Calibrati
 
     found = minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B").x.tolist()
     weights, offsets = found[1 : 1 + len(FACTS)], found[1 + len(FACTS) :]
-    return Calibration(found[0], tuple(weights), tuple(offsets), tuple(mean.tolist()), tuple(scale.tolist()))
+    return Calibration(found[0], tuple(weights), tuple(offsets), *(tuple(row.tolist()) for row in (mean, scale, areas)))
 
 
 def cross_fit(
@@ -116,17 +110,21 @@ def log_loss(trust: Float32, right: Flags) -> float:
     return float(-np.log(p).mean())
 
 
+def _middle_areas(facts: Floats, class_id: Int32, classes: int) -> Floats:
+    """The median logarithm of the area of each class, (C,); that of all labels for a class without one."""
+    of_all = float(np.median(facts[:, AREA])) if len(facts) else 0.0
+    mine = (facts[class_id == place, AREA] for place in range(classes))
+    return np.array([np.median(area) if len(area) else of_all for area in mine])
+
+
+def _beside_its_like(facts: Floats, class_id: Int32, areas: Floats) -> Floats:
+    """The facts with the distance of each area from that of its class in its place."""
+    beside: Floats = facts.copy()
+    beside[:, AREA] = np.abs(facts[:, AREA] - areas[class_id])
+    return beside
+
+
 def _sigmoid(odds: Floats) -> Floats:
     from scipy.special import expit
 
     return np.asarray(expit(odds), np.float64)
-
-
-def _iou_of_pairs(first_xyxy: Float32, second_xyxy: Float32) -> Floats:
-    """IoU (m,) of each box with the other of its row."""
-    a, b = first_xyxy.astype(np.float64), second_xyxy.astype(np.float64)
-    sides = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None)
-    shared = sides.prod(axis=1)
-    both = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared
-    iou: Floats = shared / np.maximum(both, np.finfo(np.float64).tiny)
-    return iou

@@ -80,7 +80,7 @@ class Store:
     def prompts(self) -> tuple[str, ...]:
         return tuple(self.info["identity"]["prompts"])
 
-    def seen(self) -> list[tuple[ImageRecord, int]]:
+    def seen(self) -> Iterator[tuple[ImageRecord, int]]:
         """Every image of the folder that was seen, in the order of ids, with its dhash: all that a split needs."""
         root, columns = self.images_root, ("image_id", "digest", "width", "height", "dhash", "status")
 
@@ -89,7 +89,7 @@ class Store:
                 if status == Status.SEEN.value:
                     yield ImageRecord(image_id, digest, root, width, height), dhash
 
-        return list(self._current(read, lambda row: (row[0].id, row[0].digest)))
+        return self._current(read, lambda row: (row[0].id, row[0].digest))
 
     @property
     def images_root(self) -> Path:

@@ -7,15 +7,15 @@ import json
 import numpy as np
 import pytest
 
-from autodistill_grounded_sam.masks import encode_mask
-from autodistill_grounded_sam.quality.calibration import FACTS, Calibration, cross_fit, facts_of, fit, log_loss
-from autodistill_grounded_sam.types import Candidates, Labels, State
+from autodistill_grounded_sam.quality.calibration import Calibration, cross_fit, fit, log_loss
+from autodistill_grounded_sam.quality.facts import AREA, FACTS
 
 
 def made_up(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels whose log odds of being right are 1 + 2 x first fact + class offset (0 or -1.5); the other facts are noise."""
     rng = np.random.default_rng(seed)
     facts, class_id = rng.normal(size=(count, len(FACTS))), rng.integers(0, 2, count).astype(np.int32)
+    facts[:, AREA] = 0
     odds = 1 + 2 * facts[:, 0] - 1.5 * class_id
     return facts, class_id, rng.random(count) < 1 / (1 + np.exp(-odds))
 
@@ -82,17 +82,12 @@ def test_cross_fitting_leaves_out_whole_images() -> None:
     assert log_loss(fit(facts, class_id, right, 1).trust(facts, class_id), right) < log_loss(trust, right)
 
 
-def test_facts_of_labels() -> None:
-    mask = np.zeros((20, 40), np.bool_)
-    mask[5:15, 10:20] = True
-    boxes = np.array([[0, 0, 5, 5], [10, 5, 30, 15]], np.float32)
-    candidates = Candidates(
-        boxes, np.array([[0.2], [0.5]], np.float32), (encode_mask(mask), encode_mask(mask)), np.array([0.3, 0.9], np.float32)
-    )
-    label = Labels(
-        State.LABELLED, np.zeros(1, np.int32), np.array([0.5], np.float32), np.array([0.4], np.float32), boxes[1:],
-        np.array([1], np.int32), (encode_mask(mask),),
-    )  # fmt: skip
-    assert facts_of(candidates, label)[0] == pytest.approx([0.0, 0.4, 0.9, 0.5], abs=1e-6)
-    without = Labels(State.LABELLED, label.class_id, label.score, label.margin, label.xyxy, label.candidate)
-    assert facts_of(Candidates(boxes, candidates.scores), without)[0] == pytest.approx([0.0, 0.4, 0.0, 0.0], abs=1e-6)
+def test_a_label_unlike_its_class_in_size_is_doubted() -> None:
+    """Labels twice as large as their like are wrong, whatever that size is; the areas themselves tell nothing."""
+    rng = np.random.default_rng(0)
+    class_id = rng.integers(0, 2, 400).astype(np.int32)
+    odd = rng.random(400) < 0.2
+    facts = np.zeros((400, len(FACTS)))
+    facts[:, AREA] = np.where(class_id == 1, -2.0, -5.0) + rng.normal(0, 0.1, 400) + odd * rng.choice([-1.0, 1.0], 400)
+    trust = fit(facts, class_id, ~odd, 2).trust(facts, class_id)
+    assert trust[odd].max() < 0.5 < trust[~odd].min()
