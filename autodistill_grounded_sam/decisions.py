@@ -205,10 +205,10 @@ class Decision:
         """Side and file stem of every image by its id, and notes on the split. What was read for them is not kept: of millions
         of images it is most of the memory."""
         records: list[ImageRecord] = []
-        hashes: dict[str, int] = {}
+        hashes: list[int | None] = []
         for image, dhash in self.store.seen():
             records.append(image)
-            hashes[image.id] = dhash
+            hashes.append(dhash)
         split = plan_splits(records, config.valid, seed=config.seed, group=config.group_by == "auto", hashes=hashes)
         return split.split, dataset_stems([image.id for image in records]), split.notes
 

@@ -81,7 +81,7 @@ class Cell:
         told["mini"] = self.once("mini", lambda: self.teacher("mini", "mini"), floor=self.settings.floor)
         told["adapted"] = self.once("adapted", lambda: self.teacher("adapted", str(self.home / "weights")), of=told["adapt"])
         told["tuned"] = self.once("tuned", self.tune, of=told["adapted"])
-        told["students"] = {name: self.student(name, told) for name in STUDENTS}
+        told["students"] = {name: self.student(name) for name in STUDENTS}
         return told
 
     def once(self, name: str, work: Callable[[], dict[str, Any]], **depends: Any) -> dict[str, Any]:
@@ -146,24 +146,25 @@ class Cell:
         point = evaluate_labels(_only(_labels(run), self.truth["pool"]), words.class_names, self.truth["pool"]).operating_point
         return {**told, **{name: point[name] for name in ("precision", "recall", "f1")}}
 
-    def student(self, name: str, told: dict[str, Any]) -> dict[str, Any]:
+    def student(self, name: str) -> dict[str, Any]:
         """Train the student on one of the four, and measure it on the test part and, for (a), on the pool."""
-        depends: dict[str, Any] = {"epochs": self.epochs, "imgsz": self.settings.imgsz}
-        if name in "bc":
-            depends |= {"of": told["tuned"], "trust": self.settings.trust}
-        return self.once(f"student-{name}", lambda: self._student(name), **depends)
+        rows = self.rows(name)
+        settings = {"epochs": self.epochs, "imgsz": self.settings.imgsz}
+        return self.once(f"student-{name}", lambda: self._student(name, rows), settings=settings, rows=_digest_of_rows(rows))
 
-    def _student(self, name: str) -> dict[str, Any]:
-        names = self.real.ontology.class_names
-        rows = human_rows(self.truth["labelled" if name in "abc" else "human"], names)
+    def rows(self, name: str) -> list[DatasetImage]:
+        """What the student of this name learns from."""
+        rows = human_rows(self.truth["labelled" if name in "abc" else "human"], self.real.ontology.class_names)
         if name in "bc":
-            run = self.home / "adapted" / "run"
-            trust = self.settings.trust if name == "c" else 0.0
+            run, own = self.home / "adapted" / "run", {row.name for row in rows}
             decide, _ = pipeline.last_settings(run)
-            pipeline.redecide(run, decide.model_copy(update={"trust": trust}))
-            rows += [row for row in _labels(run) if row.name not in {own.name for own in rows}]
+            pipeline.redecide(run, decide.model_copy(update={"trust": self.settings.trust if name == "c" else 0.0}))
+            rows += [row for row in _labels(run) if row.name not in own]
+        return rows
+
+    def _student(self, name: str, rows: Sequence[DatasetImage]) -> dict[str, Any]:
         home = self.place(f"student-{name}")
-        dataset = write_yolo(home / f"dataset-{name}", self.real.images, rows, names)
+        dataset = write_yolo(home / f"dataset-{name}", self.real.images, rows, self.real.ontology.class_names)
         trained = UltralyticsTarget("yolov8n.yaml", offline=True).train(
             dataset, out=home / f"student-{name}", epochs=self.epochs, imgsz=self.settings.imgsz, batch=8, seed=self.seed,
             device="cpu", val=False,
@@ -209,6 +210,13 @@ def _labels(run: Path) -> list[DatasetImage]:
 def _only(rows: Sequence[DatasetImage], truth: Path) -> list[DatasetImage]:
     names = {image["file_name"] for image in json.loads(truth.read_text("utf-8"))["images"]}
     return [row for row in rows if row.name in names]
+
+
+def _digest_of_rows(rows: Sequence[DatasetImage]) -> str:
+    total = hashlib.sha256()
+    for row in sorted(rows, key=lambda row: row.name):
+        total.update(row.name.encode() + row.class_id.tobytes() + row.xyxy.tobytes())
+    return total.hexdigest()
 
 
 def _digest(weights: Path) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import PurePosixPath
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +39,10 @@ _NUMBERED = re.compile(r"^(.*?)(\d+)\D{0,3}$")
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """The side and the group key of every image by its id, the share that fell to valid, and what a person should know."""
+    """The side of every image by its id, the number of groups, the share that fell to valid, and what a person should know."""
 
     split: Mapping[str, Split]
-    groups: Mapping[str, str]
+    groups: int
     achieved: float
     notes: tuple[str, ...] = ()
 
@@ -60,9 +61,9 @@ def plan_splits(
     *,
     seed: int = 0,
     group: bool = True,
-    hashes: Mapping[str, int] | None = None,
+    hashes: Sequence[int | None] | None = None,
 ) -> SplitPlan:
-    """Put every image of a dataset on a side. `hashes` gives 64-bit difference hashes by image id, where they are known.
+    """Put every image of a dataset on a side. `hashes` gives the 64-bit difference hash of each, None where it is not known.
 
     With two groups or more and a fraction above 0, neither side is empty. `group=False` keeps only byte-identical files together.
     """
@@ -75,25 +76,28 @@ def plan_splits(
     if valid_fraction > 0 and len(keys) > 1 and len(valid) in (0, len(keys)):
         order = sorted(keys, key=lambda key: _draw(key, seed))
         valid = set(order[:1] if not valid else order[:-1])
-    split: dict[str, Split] = {image_id: "valid" if key in valid else "train" for image_id, key in groups.items()}
+    split = cast(dict[str, Split], groups)
+    for image_id, key in groups.items():  # in place: of millions of images a second table would be most of what is held
+        split[image_id] = "valid" if key in valid else "train"
     achieved = sum(side == "valid" for side in split.values()) / max(1, len(split))
     if abs(achieved - valid_fraction) > max(0.05, valid_fraction / 4):
         why = f"every image is drawn by its content, and {len(images)} are few"
         if len(keys) < len(images):
             why = f"what looks alike or is of one sequence stays together, so {len(images)} images are {len(keys)} draws"
         notes.append(f"{achieved:.0%} of the images fell to valid, {valid_fraction:.0%} was asked for: {why}")
-    return SplitPlan(split, groups, achieved, tuple(notes))
+    return SplitPlan(split, len(keys), achieved, tuple(notes))
 
 
-def group_keys(images: Iterable[ImageRecord], hashes: Mapping[str, int] | None = None) -> tuple[dict[str, str], list[str]]:
+def group_keys(images: Sequence[ImageRecord], hashes: Sequence[int | None] | None = None) -> tuple[dict[str, str], list[str]]:
     """The group key of every image by its id, and a note for each group that was too large and had to be cut."""
-    images = sorted(images, key=lambda image: _natural(image.id))
+    order = sorted(range(len(images)), key=lambda place: _natural(images[place].id))
+    images = [images[place] for place in order]
     films = [_film_key(image.id) for image in images]
     links = _Links(len(images))
     _link_equal([image.digest for image in images], links)
     _link_equal(films, links)
     if hashes:
-        _link_near(images, hashes, links)
+        _link_near(images, [hashes[place] for place in order], links)
     roots = links.roots()
     groups: dict[str, str] = {}
     notes = []
@@ -115,7 +119,7 @@ def group_keys(images: Iterable[ImageRecord], hashes: Mapping[str, int] | None =
     return groups, notes
 
 
-def _cut(places: list[int], images: list[ImageRecord]) -> list[list[int]]:
+def _cut(places: list[int], images: Sequence[ImageRecord]) -> list[list[int]]:
     """Up to RUNS runs of neighbours by name; byte-identical images stay in the run of the first of them."""
     by_digest: dict[str, list[int]] = {}
     for place in places:
@@ -184,9 +188,9 @@ def _link_equal(keys: Sequence[str], links: _Links) -> None:
     links.join(np.array(firsts, np.int64), np.arange(len(keys)))
 
 
-def _link_near(images: list[ImageRecord], hashes: Mapping[str, int], links: _Links) -> None:
-    known = np.array([place for place, image in enumerate(images) if hashes.get(image.id) is not None], np.int64)
-    values = np.array([hashes[images[place].id] for place in known], np.uint64)
+def _link_near(images: Sequence[ImageRecord], hashes: Sequence[int | None], links: _Links) -> None:
+    known = np.array([place for place, value in enumerate(hashes) if value is not None], np.int64)
+    values = np.array([value for value in hashes if value is not None], np.uint64)
     distinct, sample, which = np.unique(values, return_index=True, return_inverse=True)
     links.join(known[sample][which], known)
     for first, second in _near_pairs(distinct):
