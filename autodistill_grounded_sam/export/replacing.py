@@ -202,11 +202,12 @@ def _held(entry: Path) -> _Held:
 
 def _names(folder: str, within: str) -> Iterator[str]:
     """The files below a folder by their POSIX path in it, but those left by others; strings, as there may be millions."""
-    for found in list(os.scandir(folder)):
-        if found.is_dir(follow_symlinks=False):
-            yield from _names(found.path, f"{within}{found.name}/")
-        elif found.is_file() and not _is_left_by_others(found.name):
-            yield within + found.name
+    with os.scandir(folder) as entries:
+        for found in entries:
+            if found.is_dir(follow_symlinks=False):
+                yield from _names(found.path, f"{within}{found.name}/")
+            elif found.is_file() and not _is_left_by_others(found.name):
+                yield within + found.name
 
 
 def _is_left_by_others(name: str) -> bool:

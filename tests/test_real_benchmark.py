@@ -1,0 +1,39 @@
+"""benchmarks/real.py in its quick form: every step of it runs on one set, and is not done twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_the_quick_form_runs_and_goes_on_where_it_was(shared: Path, tmp_path: Path) -> None:
+    def run(*more: str) -> str:
+        command = ["-m", "benchmarks.real", "--quick", "--data", str(shared / "data"), "--cache", str(tmp_path / "cache")]
+        done = subprocess.run([sys.executable, *command, *more], cwd=ROOT, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    first = run("--json", str(tmp_path / "told.json"))
+    (cell,) = json.loads((tmp_path / "told.json").read_text())
+    assert cell["images"] == {"labelled": 10, "pool": 3, "test": 5}
+    assert {name: student["images"] for name, student in cell["students"].items()} == {
+        "a": 10, "b": 13, "c": cell["students"]["c"]["images"], "d": 13,
+    }  # fmt: skip
+    assert 10 <= cell["students"]["c"]["images"] <= 13
+    for step in ("mini", "adapted", "tuned"):
+        low, high = cell[step]["between"]["AP50"]
+        assert 0 <= low <= cell[step]["AP50"] + 0.05
+        assert high >= low
+    assert "| fruits_nuts | 10 | 0 |" in first
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.json") if "says" in path.read_text()}
+    assert len(written) == 8
+    assert run("--out", str(tmp_path / "page.md")) == first
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert (tmp_path / "page.md").read_text() == first.rstrip("\n") + "\n"
