@@ -210,7 +210,9 @@ class Decision:
             records.append(image)
             hashes.append(dhash)
         split = plan_splits(records, config.valid, seed=config.seed, group=config.group_by == "auto", hashes=hashes)
-        return split.split, dataset_stems([image.id for image in records]), split.notes
+        ids = [image.id for image in records]
+        del records, hashes
+        return split.split, dataset_stems(ids), split.notes
 
     def _settings(self) -> dict[str, Any]:
         settings = {"decide": self.config.model_dump(mode="json"), "ontology": self.ontology.document()}
