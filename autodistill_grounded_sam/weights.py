@@ -6,6 +6,7 @@ Only safetensors are taken from the hub; official `.pth` files are read later wi
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,14 @@ _KNOWN = (
         "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_grit_v3det", "detector", "Apache-2.0", "0.7 GB",
         "MM Grounding DINO Swin-T",
     ),
+    KnownModel(
+        "openmmlab-community/mm_grounding_dino_base_o365v1_goldg_v3det", "detector", "Apache-2.0", "0.9 GB",
+        "MM Grounding DINO Swin-B",
+    ),
+    KnownModel(
+        "openmmlab-community/mm_grounding_dino_large_o365v2_oiv6_goldg", "detector", "Apache-2.0", "1.3 GB",
+        "MM Grounding DINO Swin-L",
+    ),
     KnownModel("mini", "segmenter", "Apache-2.0", "in the package", "tiny SAM; trained on painted shapes only"),
     KnownModel("facebook/sam-vit-base", "segmenter", "Apache-2.0", "0.4 GB", "SAM ViT-B"),
     KnownModel("facebook/sam-vit-large", "segmenter", "Apache-2.0", "1.2 GB", "SAM ViT-L"),
@@ -95,6 +104,15 @@ class FoundWeights:
     def files(self) -> tuple[Path, ...]:
         """The files that hold the numbers, sorted by name."""
         return (self.path,) if self.kind == "official" else tuple(sorted(self.path.glob("*.safetensors")))
+
+    @cached_property
+    def model_type(self) -> str:
+        """The architecture that the folder's config.json names; "" where it names none."""
+        try:
+            settings = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{self.path / 'config.json'} cannot be read: {error}") from error
+        return str(settings.get("model_type", "")) if isinstance(settings, dict) else ""
 
     @cached_property
     def sha256(self) -> str:
