@@ -28,18 +28,21 @@ _HUB_TEXTS = ["*.json", "*.txt"]  # all that a tokenizer is made of; its reposit
 _HUB_FILES = ["*.safetensors", *_HUB_TEXTS]
 # What changes the numbers of a model besides its weights.
 _SETTINGS = (
+    "added_tokens.json",
     "config.json",
+    "merges.txt",
     "preprocessor_config.json",
     "processor_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "vocab.json",
     "vocab.txt",
 )
 _MINI = Path(__file__).parent / "mini"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json")
-_TOKENIZER = ("tokenizer.json", "vocab.txt")
+_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json")
 # What a folder must hold for its role: one file of each line.
 _NEEDED: dict[Role, tuple[tuple[str, ...], ...]] = {
     "detector": (("config.json",), ("*.safetensors",), _TOKENIZER, _PROCESSOR),
@@ -79,6 +82,9 @@ _KNOWN = (
         "openmmlab-community/mm_grounding_dino_large_o365v2_oiv6_goldg", "detector", "Apache-2.0", "1.3 GB",
         "MM Grounding DINO Swin-L",
     ),
+    KnownModel("google/owlv2-base-patch16-ensemble", "detector", "Apache-2.0", "0.6 GB", "OWLv2 ViT-B"),
+    KnownModel("google/owlv2-large-patch14-ensemble", "detector", "Apache-2.0", "1.8 GB", "OWLv2 ViT-L"),
+    KnownModel("google/owlvit-base-patch32", "detector", "Apache-2.0", "0.6 GB", "OWL-ViT ViT-B/32: quick, rough boxes"),
     KnownModel("mini", "segmenter", "Apache-2.0", "in the package", "tiny SAM; trained on painted shapes only"),
     KnownModel("facebook/sam-vit-base", "segmenter", "Apache-2.0", "0.4 GB", "SAM ViT-B"),
     KnownModel("facebook/sam-vit-large", "segmenter", "Apache-2.0", "1.2 GB", "SAM ViT-L"),

@@ -12,6 +12,8 @@ from autodistill_grounded_sam.weights import find_weights
 DETECTORS = {
     "grounding-dino": "grounding_dino:GroundingDino",
     "mm-grounding-dino": "grounding_dino:GroundingDino",
+    "owlvit": "owl:Owl",
+    "owlv2": "owl:Owl",
 }
 
 

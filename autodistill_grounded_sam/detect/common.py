@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -89,12 +90,19 @@ class SquareDetector:
         """Boxes (n, 4), xyxy in pixels, and scores (n, P) of each image, in any order, the floor not yet applied."""
         raise NotImplementedError
 
+    def _exactly(self) -> AbstractContextManager[None]:
+        """Around heads that say where and how sure: float32, whatever the precision."""
+        import torch
+
+        return torch.autocast(self._device.partition(":")[0], enabled=False)
+
     def _pixels(self, images: Sequence[RgbImage]) -> torch.Tensor:
         """(b, 3, height, width) float32 by the image processor of the weights."""
         import torch
 
         # One by one: a processor does not mix sizes. The layout is told, else an image 3 pixels high is taken for channels.
-        made = [self._images(images=[image], input_data_format="channels_last", return_tensors="pt") for image in images]
+        own = [image if image.flags.writeable else image.copy() for image in images]
+        made = [self._images(images=[image], input_data_format="channels_last", return_tensors="pt") for image in own]
         return torch.cat([one["pixel_values"] for one in made]).to(self._device)
 
     def _tokens(self, prompts: Sequence[str], most: int) -> tuple[torch.Tensor, torch.Tensor]:
