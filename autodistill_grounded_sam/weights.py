@@ -85,6 +85,7 @@ _KNOWN = (
     KnownModel("google/owlv2-base-patch16-ensemble", "detector", "Apache-2.0", "0.6 GB", "OWLv2 ViT-B"),
     KnownModel("google/owlv2-large-patch14-ensemble", "detector", "Apache-2.0", "1.8 GB", "OWLv2 ViT-L"),
     KnownModel("google/owlvit-base-patch32", "detector", "Apache-2.0", "0.6 GB", "OWL-ViT ViT-B/32: quick, rough boxes"),
+    KnownModel("omlab/omdet-turbo-swin-tiny-hf", "detector", "Apache-2.0", "0.5 GB", "OmDet-Turbo Swin-T; needs extra [omdet]"),
     KnownModel("mini", "segmenter", "Apache-2.0", "in the package", "tiny SAM; trained on painted shapes only"),
     KnownModel("facebook/sam-vit-base", "segmenter", "Apache-2.0", "0.4 GB", "SAM ViT-B"),
     KnownModel("facebook/sam-vit-large", "segmenter", "Apache-2.0", "1.2 GB", "SAM ViT-L"),

@@ -12,6 +12,7 @@ from autodistill_grounded_sam.weights import find_weights
 DETECTORS = {
     "grounding-dino": "grounding_dino:GroundingDino",
     "mm-grounding-dino": "grounding_dino:GroundingDino",
+    "omdet-turbo": "omdet_turbo:OmDetTurbo",
     "owlvit": "owl:Owl",
     "owlv2": "owl:Owl",
 }
