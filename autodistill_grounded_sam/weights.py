@@ -30,6 +30,7 @@ _HUB_FILES = ["*.safetensors", *_HUB_TEXTS]
 _SETTINGS = (
     "added_tokens.json",
     "config.json",
+    "generation_config.json",
     "merges.txt",
     "preprocessor_config.json",
     "processor_config.json",
@@ -86,6 +87,8 @@ _KNOWN = (
     KnownModel("google/owlv2-large-patch14-ensemble", "detector", "Apache-2.0", "1.8 GB", "OWLv2 ViT-L"),
     KnownModel("google/owlvit-base-patch32", "detector", "Apache-2.0", "0.6 GB", "OWL-ViT ViT-B/32: quick, rough boxes"),
     KnownModel("omlab/omdet-turbo-swin-tiny-hf", "detector", "Apache-2.0", "0.5 GB", "OmDet-Turbo Swin-T; needs extra [omdet]"),
+    KnownModel("florence-community/Florence-2-base-ft", "detector", "MIT", "0.5 GB", "Florence-2; gives no scores"),
+    KnownModel("florence-community/Florence-2-large-ft", "detector", "MIT", "1.6 GB", "Florence-2; gives no scores"),
     KnownModel("mini", "segmenter", "Apache-2.0", "in the package", "tiny SAM; trained on painted shapes only"),
     KnownModel("facebook/sam-vit-base", "segmenter", "Apache-2.0", "0.4 GB", "SAM ViT-B"),
     KnownModel("facebook/sam-vit-large", "segmenter", "Apache-2.0", "1.2 GB", "SAM ViT-L"),

@@ -76,7 +76,8 @@ def test_sha256__several_files_depend_on_each_and_on_names(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "changed", ["config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
-                "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "model.safetensors"],
+                "vocab.txt", "vocab.json", "merges.txt", "generation_config.json", "added_tokens.json", "special_tokens_map.json",
+                "model.safetensors"],
 )  # fmt: skip
 def test_identity__is_of_every_file_that_changes_results(tmp_path: Path, changed: str) -> None:
     first = find_weights(str(fill(tmp_path / "first", DETECTOR_FILES)), "detector")

@@ -10,12 +10,14 @@ from autodistill_grounded_sam.weights import find_weights
 
 # By `model_type`; the module is imported when its model is asked for.
 DETECTORS = {
+    "florence2": "florence:Florence2",
     "grounding-dino": "grounding_dino:GroundingDino",
     "mm-grounding-dino": "grounding_dino:GroundingDino",
     "omdet-turbo": "omdet_turbo:OmDetTurbo",
     "owlvit": "owl:Owl",
     "owlv2": "owl:Owl",
 }
+SCORELESS = frozenset({"florence2"})  # say what is there, not how sure they are: all that they find scores 1
 
 
 class DetectorOfWeights:

@@ -10,46 +10,22 @@ import pytest
 import torch
 from transformers import (
     AutoModelForZeroShotObjectDetection,
-    CLIPTextConfig,
-    DetrImageProcessor,
-    OmDetTurboConfig,
-    OmDetTurboForObjectDetection,
     OmDetTurboProcessor,
-    SwinConfig,
 )
 
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.detect.omdet_turbo import OmDetTurbo
 from autodistill_grounded_sam.errors import MissingExtraError, OntologyError
 from autodistill_grounded_sam.testing import check_detector
-from tests.detect.tiny_models import IMAGES, PROMPTS, SIZES, assert_same, shaken, write_clip_words
-
-INPUT_PX = 64
-QUERIES = 40
-
-
-def save_omdet(folder: Path) -> Path:
-    ids = write_clip_words(folder, 77)
-    text = CLIPTextConfig(
-        vocab_size=len(ids), hidden_size=48, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, projection_dim=48,
-        max_position_embeddings=77, bos_token_id=ids["<|startoftext|>"], eos_token_id=ids["<|endoftext|>"], pad_token_id=0,
-    )  # fmt: skip
-    swin = SwinConfig(
-        image_size=INPUT_PX, patch_size=4, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4], window_size=4,
-        out_indices=[2, 3, 4], drop_path_rate=0.0,
-    )  # fmt: skip
-    config = OmDetTurboConfig(
-        text_config=text, backbone_config=swin, image_size=INPUT_PX, text_projection_in_dim=48, text_projection_out_dim=48,
-        task_encoder_hidden_dim=64, class_embed_dim=48, num_queries=QUERIES, vision_features_channels=[32, 32, 32],
-        encoder_in_channels=[32, 64, 128], encoder_hidden_dim=32, encoder_attention_heads=4, encoder_dim_feedforward=64,
-        decoder_hidden_dim=32, decoder_num_heads=4, decoder_num_layers=2, decoder_dim_feedforward=64, cache_size=3,
-        apply_layernorm_after_vision_backbone=False,
-    )  # fmt: skip
-    model = shaken(lambda: OmDetTurboForObjectDetection(config), 0.1)
-    model.language_backbone.model.get_input_embeddings().weight.data *= 20.0
-    model.save_pretrained(folder)
-    DetrImageProcessor(size={"height": INPUT_PX, "width": INPUT_PX}, do_pad=False).save_pretrained(folder)
-    return folder
+from tests.detect.tiny_models import (
+    IMAGES,
+    OMDET_PX,
+    OMDET_QUERIES,
+    PROMPTS,
+    SIZES,
+    assert_same,
+    save_omdet,
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +49,16 @@ def by_the_book(folder: Path, image: Any, threshold: float, most: int | None) ->
 def test_boxes_and_scores_are_those_of_transformers(folder: Path, image: Any) -> None:
     """Asked for all pairs of box and prompt it answers with the same; ours gives each box once, with all its scores."""
     floor = 0.3
-    output, found = by_the_book(folder, image, floor, QUERIES * len(PROMPTS))
+    output, found = by_the_book(folder, image, floor, OMDET_QUERIES * len(PROMPTS))
     (ours,) = OmDetTurbo(str(folder), floor=floor).detect([image], PROMPTS)
     every = output.decoder_class_logits[0].sigmoid()
     best = {round(float(score), 5): label for score, label in zip(*every.max(dim=1), strict=True)}
-    assert len(best) == QUERIES, "two boxes score alike: pairs could not be told apart"
+    assert len(best) == OMDET_QUERIES, "two boxes score alike: pairs could not be told apart"
     named = [best.get(round(float(score), 5)) == label for score, label in zip(found["scores"], found["labels"], strict=True)]
     boxes, scores, labels = (found[key][torch.tensor(named)].numpy() for key in ("boxes", "scores", "labels"))
     whole = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     order = np.argsort(-scores[whole], kind="stable")
-    assert 2 < len(order) < QUERIES, "nothing, or nothing suppressed: this would prove nothing"
+    assert 2 < len(order) < OMDET_QUERIES, "nothing, or nothing suppressed: this would prove nothing"
     assert_same(ours, boxes[whole][order], ours.scores)
     np.testing.assert_allclose(ours.scores.max(axis=1), scores[whole][order], atol=1e-5)
     assert (ours.scores.argmax(axis=1) == labels[whole][order]).all()
@@ -91,7 +67,7 @@ def test_boxes_and_scores_are_those_of_transformers(folder: Path, image: Any) ->
 def test_transformers_loses_boxes_that_ours_keeps(folder: Path) -> None:
     """By default it keeps as many pairs of box and prompt as there are queries, before it drops duplicates."""
     _, some = by_the_book(folder, IMAGES[0], 0.0, None)
-    _, every = by_the_book(folder, IMAGES[0], 0.0, QUERIES * len(PROMPTS))
+    _, every = by_the_book(folder, IMAGES[0], 0.0, OMDET_QUERIES * len(PROMPTS))
     assert len(some["scores"]) < len(every["scores"])
     (ours,) = OmDetTurbo(str(folder), floor=0.0).detect(IMAGES[:1], PROMPTS)
     of_some = {tuple(box.round(1)) for box in some["boxes"].numpy()}
@@ -101,7 +77,7 @@ def test_transformers_loses_boxes_that_ours_keeps(folder: Path) -> None:
 def test_contract_and_batches(folder: Path) -> None:
     detector = plugins.load("detectors", str(folder), offline=True, floor=0.0)
     assert type(detector) is OmDetTurbo
-    assert detector.resized_size(640, 480) == (INPUT_PX, INPUT_PX)
+    assert detector.resized_size(640, 480) == (OMDET_PX, OMDET_PX)
     check_detector(detector)
     alone = [detector.detect([image], PROMPTS)[0] for image in IMAGES]
     together = OmDetTurbo(str(folder), floor=0.0, batch_size=4).detect(IMAGES[::-1], PROMPTS)[::-1]

@@ -10,12 +10,7 @@ from torchvision.ops import nms
 from transformers import (
     AutoModelForZeroShotObjectDetection,
     AutoProcessor,
-    Owlv2Config,
-    Owlv2ForObjectDetection,
     Owlv2ImageProcessor,
-    OwlViTConfig,
-    OwlViTForObjectDetection,
-    OwlViTImageProcessor,
 )
 
 from autodistill_grounded_sam import plugins
@@ -23,35 +18,7 @@ from autodistill_grounded_sam.detect.owl import Owl, in_a_square
 from autodistill_grounded_sam.errors import ConfigError, OntologyError, WeightsError
 from autodistill_grounded_sam.testing import check_detector
 from autodistill_grounded_sam.weights import find_weights
-from tests.detect.tiny_models import IMAGES, PROMPTS, SIZES, assert_same, picture, shaken, write_clip_words
-
-INPUT_PX = 96
-
-
-def save_owl(folder: Path, kind: str) -> Path:
-    ids = write_clip_words(folder, 16)
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {**small, "vocab_size": len(ids), "max_position_embeddings": 16, "pad_token_id": 0,
-            "bos_token_id": ids["<|startoftext|>"], "eos_token_id": ids["<|endoftext|>"]}  # fmt: skip
-    vision = {**small, "image_size": INPUT_PX, "patch_size": 16}
-    config_type, model_type, images = {
-        "owlvit": (OwlViTConfig, OwlViTForObjectDetection, OwlViTImageProcessor),
-        "owlv2": (Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor),
-    }[kind]
-    model = shaken(lambda: model_type(config_type(text_config=text, vision_config=vision, projection_dim=32)), 0.1)
-    # Scores from near 0 to near 1 that differ from prompt to prompt, and boxes of many sizes, as a trained model gives.
-    getattr(model, kind).text_model.embeddings.token_embedding.weight.data *= 20.0
-    model.class_head.logit_scale.bias.data += 5.0
-    for head, share in (
-        (model.class_head.logit_scale, 0.05),
-        (model.class_head.logit_shift, 0.02),
-        (model.box_head.dense2, 0.05),
-    ):
-        head.weight.data *= share
-    model.box_head.dense2.bias.data += torch.tensor([-2.0, -2.0, 1.0, 1.0])  # more of them at the top left, and over each other
-    model.save_pretrained(folder)
-    images(size={"height": INPUT_PX, "width": INPUT_PX}).save_pretrained(folder)
-    return folder
+from tests.detect.tiny_models import IMAGES, OWL_PX, PROMPTS, SIZES, assert_same, picture, save_owl
 
 
 @pytest.fixture(scope="module", params=["owlvit", "owlv2"])
@@ -98,18 +65,18 @@ def test_boxes_and_scores_are_those_of_transformers(folder: Path, image: Any) ->
 @pytest.mark.parametrize(("width", "height"), [*SIZES, (96, 96), (96, 40), (97, 96), (500, 333), (1000, 20)])
 def test_the_square_of_owlv2_is_that_of_transformers(width: int, height: int) -> None:
     image = picture(width, height, 3)
-    processor = Owlv2ImageProcessor(size={"height": INPUT_PX, "width": INPUT_PX}, do_normalize=False)
+    processor = Owlv2ImageProcessor(size={"height": OWL_PX, "width": OWL_PX}, do_normalize=False)
     expected = processor(images=[image], input_data_format="channels_last", return_tensors="pt")["pixel_values"][0]
-    np.testing.assert_allclose(in_a_square(image, INPUT_PX), expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(in_a_square(image, OWL_PX), expected.numpy(), atol=1e-5)
 
 
 def test_a_large_photograph_is_never_made_a_float_square(monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 
     image = np.full((600, 9000, 3), 128, np.uint8)
-    in_a_square(picture(9000, 600), INPUT_PX)
+    in_a_square(picture(9000, 600), OWL_PX)
     tracemalloc.start()
-    made = in_a_square(image, INPUT_PX)
+    made = in_a_square(image, OWL_PX)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert made[:, 0, 0] == pytest.approx(128 / 255, abs=1e-5)
@@ -130,7 +97,7 @@ def test_boxes_are_of_the_image_and_not_of_its_square(owlv2: Path) -> None:
 def test_contract_batches_and_devices(folder: Path) -> None:
     detector = plugins.load("detectors", str(folder), offline=True, floor=0.0)
     assert type(detector) is Owl
-    assert detector.resized_size(640, 480) == (INPUT_PX, INPUT_PX)
+    assert detector.resized_size(640, 480) == (OWL_PX, OWL_PX)
     check_detector(detector)
     alone = [detector.detect([image], PROMPTS)[0] for image in IMAGES]
     together = Owl(str(folder), floor=0.0, batch_size=4).detect(IMAGES[::-1], PROMPTS)[::-1]

@@ -11,9 +11,31 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from transformers import (
+    BartConfig,
+    BartTokenizer,
+    CLIPImageProcessor,
+    CLIPTextConfig,
+    DetrImageProcessor,
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Florence2Processor,
+    Florence2VisionConfig,
+    OmDetTurboConfig,
+    OmDetTurboForObjectDetection,
+    Owlv2Config,
+    Owlv2ForObjectDetection,
+    Owlv2ImageProcessor,
+    OwlViTConfig,
+    OwlViTForObjectDetection,
+    OwlViTImageProcessor,
+    SwinConfig,
+)
 
 from autodistill_grounded_sam.types import Candidates, RgbImage
 
+OWL_PX, OMDET_PX, FLORENCE_PX = 96, 64, 64
+OMDET_QUERIES = 40
 PROMPTS = ("red cat", "dog", "t-shirt", "fire machine")
 SIZES = ((200, 150), (150, 200), (64, 64), (301, 40), (3, 90), (90, 3), (1, 1))  # (width, height)
 
@@ -53,8 +75,91 @@ def write_clip_words(folder: Path, most: int) -> dict[str, int]:
     return ids
 
 
+def save_owl(folder: Path, kind: str) -> Path:
+    ids = write_clip_words(folder, 16)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**small, "vocab_size": len(ids), "max_position_embeddings": 16, "pad_token_id": 0,
+            "bos_token_id": ids["<|startoftext|>"], "eos_token_id": ids["<|endoftext|>"]}  # fmt: skip
+    vision = {**small, "image_size": OWL_PX, "patch_size": 16}
+    config_type, model_type, images = {
+        "owlvit": (OwlViTConfig, OwlViTForObjectDetection, OwlViTImageProcessor),
+        "owlv2": (Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor),
+    }[kind]
+    model = shaken(lambda: model_type(config_type(text_config=text, vision_config=vision, projection_dim=32)), 0.1)
+    # Scores from near 0 to near 1 that differ from prompt to prompt, and boxes of many sizes, as a trained model gives.
+    getattr(model, kind).text_model.embeddings.token_embedding.weight.data *= 20.0
+    model.class_head.logit_scale.bias.data += 5.0
+    for head, share in (
+        (model.class_head.logit_scale, 0.05),
+        (model.class_head.logit_shift, 0.02),
+        (model.box_head.dense2, 0.05),
+    ):
+        head.weight.data *= share
+    model.box_head.dense2.bias.data += torch.tensor([-2.0, -2.0, 1.0, 1.0])  # more of them at the top left, and over each other
+    model.save_pretrained(folder)
+    images(size={"height": OWL_PX, "width": OWL_PX}).save_pretrained(folder)
+    return folder
+
+
+def save_omdet(folder: Path) -> Path:
+    ids = write_clip_words(folder, 77)
+    text = CLIPTextConfig(
+        vocab_size=len(ids), hidden_size=48, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, projection_dim=48,
+        max_position_embeddings=77, bos_token_id=ids["<|startoftext|>"], eos_token_id=ids["<|endoftext|>"], pad_token_id=0,
+    )  # fmt: skip
+    swin = SwinConfig(
+        image_size=OMDET_PX, patch_size=4, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4], window_size=4,
+        out_indices=[2, 3, 4], drop_path_rate=0.0,
+    )  # fmt: skip
+    config = OmDetTurboConfig(
+        text_config=text, backbone_config=swin, image_size=OMDET_PX, text_projection_in_dim=48, text_projection_out_dim=48,
+        task_encoder_hidden_dim=64, class_embed_dim=48, num_queries=OMDET_QUERIES, vision_features_channels=[32, 32, 32],
+        encoder_in_channels=[32, 64, 128], encoder_hidden_dim=32, encoder_attention_heads=4, encoder_dim_feedforward=64,
+        decoder_hidden_dim=32, decoder_num_heads=4, decoder_num_layers=2, decoder_dim_feedforward=64, cache_size=3,
+        apply_layernorm_after_vision_backbone=False,
+    )  # fmt: skip
+    model = shaken(lambda: OmDetTurboForObjectDetection(config), 0.1)
+    model.language_backbone.model.get_input_embeddings().weight.data *= 20.0
+    model.save_pretrained(folder)
+    DetrImageProcessor(size={"height": OMDET_PX, "width": OMDET_PX}, do_pad=False).save_pretrained(folder)
+    return folder
+
+
+def save_florence(folder: Path) -> Path:
+    letters = [*string.ascii_letters, *string.digits, *"-.,", "Ġ", "Ã", "©"]
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters]
+    ids = {token: number for number, token in enumerate(tokens)}
+    words = BartTokenizer(vocab=ids, merges=[], extra_special_tokens={"image_token": "<image>"})
+    places = [f"<loc_{number}>" for number in range(1000)]
+    words.add_special_tokens({"additional_special_tokens": [*places, "<poly>", "</poly>", "<sep>"]})
+    text = BartConfig(
+        vocab_size=len(words), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=150, bos_token_id=0,
+        pad_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2, max_length=40,
+    )  # fmt: skip
+    vision = Florence2VisionConfig(
+        depths=(1, 1, 1, 1), embed_dim=(8, 8, 16, 16), num_heads=(1, 1, 2, 2), num_groups=(1, 1, 2, 2), window_size=4,
+        projection_dim=32, drop_path_rate=0.0,
+    )  # fmt: skip
+    config = Florence2Config(text_config=text, vision_config=vision, image_token_id=words.image_token_id)
+    model = shaken(lambda: Florence2ForConditionalGeneration(config), 0.2)
+    model.generation_config.update(max_length=None, num_beams=3, no_repeat_ngram_size=3, decoder_start_token_id=2)
+    model.save_pretrained(folder)
+    images = CLIPImageProcessor(size={"height": FLORENCE_PX, "width": FLORENCE_PX}, do_center_crop=False, image_seq_length=5)
+    Florence2Processor(images, words, post_processor_config={"description_with_bboxes_or_polygons": {}}).save_pretrained(folder)
+    return folder
+
+
 def assert_same(found: Candidates, xyxy: Any, scores: Any, atol_px: float = 0.01) -> None:
     """Equal boxes and scores, in one order."""
     assert len(found) == len(scores)
     np.testing.assert_allclose(found.scores, np.asarray(scores), atol=1e-5)
     np.testing.assert_allclose(found.xyxy, np.asarray(xyxy), atol=atol_px)
+
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "owlvit": lambda folder: save_owl(folder, "owlvit"),
+    "owlv2": lambda folder: save_owl(folder, "owlv2"),
+    "omdet-turbo": save_omdet,
+    "florence2": save_florence,
+}
