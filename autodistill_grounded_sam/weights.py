@@ -89,6 +89,7 @@ _KNOWN = (
     KnownModel("omlab/omdet-turbo-swin-tiny-hf", "detector", "Apache-2.0", "0.5 GB", "OmDet-Turbo Swin-T; needs extra [omdet]"),
     KnownModel("florence-community/Florence-2-base-ft", "detector", "MIT", "0.5 GB", "Florence-2; gives no scores"),
     KnownModel("florence-community/Florence-2-large-ft", "detector", "MIT", "1.6 GB", "Florence-2; gives no scores"),
+    KnownModel("facebook/sam3", "detector", "SAM License", "3.4 GB", "SAM 3; its authors ask to accept their terms"),
     KnownModel("mini", "segmenter", "Apache-2.0", "in the package", "tiny SAM; trained on painted shapes only"),
     KnownModel("facebook/sam-vit-base", "segmenter", "Apache-2.0", "0.4 GB", "SAM ViT-B"),
     KnownModel("facebook/sam-vit-large", "segmenter", "Apache-2.0", "1.2 GB", "SAM ViT-L"),
@@ -161,10 +162,10 @@ def find_weights(name: str, role: Role, *, offline: bool = False) -> FoundWeight
     path = Path(name).expanduser()
     if path.exists():
         return _local(name, path, role)
-    roles = {model.name: model.role for model in _KNOWN if model.name != "mini"}
-    if role != roles.get(name, role):
-        raise WeightsError(f"{name} is a {roles[name]}, not a {role}; {_suggestion(name, role)}")
-    if name in roles or (_HUB_ID.fullmatch(name) and not _looks_like_path(name)):
+    own = [model.role for model in _KNOWN if model.name == name]
+    if own and role not in own:
+        raise WeightsError(f"{name} is a {own[0]}, not a {role}; {_suggestion(name, role)}")
+    if own or (_HUB_ID.fullmatch(name) and not _looks_like_path(name)):
         return FoundWeights(name, "transformers", _from_hub(name, role, offline))
     if _looks_like_path(name):
         raise WeightsError(f"no weights at {path}: {_nearest_file(path)}; {_suggestion(name, role)}")

@@ -16,6 +16,8 @@ DETECTORS = {
     "omdet-turbo": "omdet_turbo:OmDetTurbo",
     "owlvit": "owl:Owl",
     "owlv2": "owl:Owl",
+    "sam3": "sam3:Sam3",
+    "sam3_video": "sam3:Sam3",
 }
 SCORELESS = frozenset({"florence2"})  # say what is there, not how sure they are: all that they find scores 1
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import (
     BartConfig,
     BartTokenizer,
@@ -29,12 +30,15 @@ from transformers import (
     OwlViTConfig,
     OwlViTForObjectDetection,
     OwlViTImageProcessor,
+    Sam3Config,
+    Sam3ImageProcessor,
+    Sam3Model,
     SwinConfig,
 )
 
 from autodistill_grounded_sam.types import Candidates, RgbImage
 
-OWL_PX, OMDET_PX, FLORENCE_PX = 96, 64, 64
+OWL_PX, OMDET_PX, FLORENCE_PX, SAM3_PX = 96, 64, 64, 84
 OMDET_QUERIES = 40
 PROMPTS = ("red cat", "dog", "t-shirt", "fire machine")
 SIZES = ((200, 150), (150, 200), (64, 64), (301, 40), (3, 90), (90, 3), (1, 1))  # (width, height)
@@ -150,6 +154,34 @@ def save_florence(folder: Path) -> Path:
     return folder
 
 
+def save_sam3(folder: Path, *, video: bool = False) -> Path:
+    """`video` is the form of facebook/sam3: the detector is a part of the video model, under its name."""
+    ids = write_clip_words(folder, 32)
+    small = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    text = {**small, "model_type": "clip_text_model", "vocab_size": len(ids), "num_hidden_layers": 1, "projection_dim": 32,
+            "max_position_embeddings": 32, "bos_token_id": ids["<|startoftext|>"], "eos_token_id": ids["<|endoftext|>"],
+            "pad_token_id": 0}  # fmt: skip
+    vit = {**small, "model_type": "sam3_vit_model", "num_hidden_layers": 2, "image_size": SAM3_PX, "patch_size": 14,
+           "window_size": 3, "global_attn_indexes": [1], "pretrain_image_size": 28}  # fmt: skip
+    config = Sam3Config(
+        vision_config={"backbone_config": vit, "fpn_hidden_size": 32}, text_config=text,
+        geometry_encoder_config={**small, "num_layers": 1}, detr_encoder_config={**small, "num_layers": 2},
+        detr_decoder_config={**small, "num_layers": 2, "num_queries": 12},
+        mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
+    )  # fmt: skip
+    model = shaken(lambda: Sam3Model(config), 0.1)
+    model.text_encoder.get_input_embeddings().weight.data *= 20.0
+    model.save_pretrained(folder)
+    Sam3ImageProcessor(size={"height": SAM3_PX, "width": SAM3_PX}).save_pretrained(folder)
+    if video:
+        detector = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({"model_type": "sam3_video", "detector_config": detector}))
+        state = load_file(folder / "model.safetensors")
+        state = {f"detector_model.{name}": numbers for name, numbers in state.items()} | {"tracker_model.x": torch.ones(2)}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 def assert_same(found: Candidates, xyxy: Any, scores: Any, atol_px: float = 0.01) -> None:
     """Equal boxes and scores, in one order."""
     assert len(found) == len(scores)
@@ -162,4 +194,6 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "owlv2": lambda folder: save_owl(folder, "owlv2"),
     "omdet-turbo": save_omdet,
     "florence2": save_florence,
+    "sam3": save_sam3,
+    "sam3_video": lambda folder: save_sam3(folder, video=True),
 }
