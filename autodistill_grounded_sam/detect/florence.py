@@ -62,7 +62,8 @@ class Florence2(SquareDetector):
         embedded = torch.cat([seen.expand(len(ids), -1, -1), self._model.get_input_embeddings()(ids).to(seen.dtype)], dim=1)
         mask = torch.cat([mask.new_ones(len(ids), seen.shape[1]), mask], dim=1)
         encoded = self._model.model.language_model.encoder(inputs_embeds=embedded, attention_mask=mask)
-        written = self._model.generate(encoder_outputs=encoded, attention_mask=mask, max_new_tokens=MOST_TOKENS, do_sample=False)
+        longest = min(MOST_TOKENS, most - 1)  # beyond its positions transformers fails
+        written = self._model.generate(encoder_outputs=encoded, attention_mask=mask, max_new_tokens=longest, do_sample=False)
         return list(self._tokenizer.batch_decode(written, skip_special_tokens=False))
 
 

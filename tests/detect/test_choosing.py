@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autodistill_grounded_sam import plugins
@@ -14,6 +15,7 @@ from autodistill_grounded_sam.detect.grounding_dino import GroundingDino
 from autodistill_grounded_sam.errors import WeightsError
 from autodistill_grounded_sam.testing import check_detector
 from autodistill_grounded_sam.weights import known_models
+from tests.detect.tiny_models import BUILDERS, IMAGES
 
 PROMPTS = ("red cat", "dog", "t-shirt")
 
@@ -24,6 +26,19 @@ def test_grounding_dino_of_either_kind(make_grounding_dino: Callable[..., Path],
     assert type(detector) is GroundingDino
     assert detector._model.config.model_type == ("mm-grounding-dino" if mm else "grounding-dino")
     check_detector(detector, PROMPTS)
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_every_kind_runs_in_a_lower_precision_and_says_nothing_while_it_loads(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("autodistill_grounded_sam.detect.florence.MOST_TOKENS", 20)
+    folder = BUILDERS[kind](tmp_path)
+    capfd.readouterr()
+    detector = plugins.load("detectors", str(folder), floor=0.0, precision="bfloat16")
+    assert capfd.readouterr().err == ""
+    for found in detector.detect(IMAGES[:2], PROMPTS):
+        assert found.scores.dtype == found.xyxy.dtype == np.float32
 
 
 def test_an_architecture_that_is_no_detector_is_refused(make_grounding_dino: Callable[..., Path]) -> None:

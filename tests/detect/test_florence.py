@@ -99,6 +99,15 @@ def test_many_prompts_are_asked_in_parts_and_the_image_is_seen_once(folder: Path
     assert found.scores.shape[1] == 7 and len(calls) == 1
 
 
+def test_an_answer_without_end_stops_at_the_last_position(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autodistill_grounded_sam.detect.florence.MOST_TOKENS", 1024)
+    detector, lengths = Florence2(str(folder)), []
+    decoder = detector._model.model.language_model.decoder
+    decoder.register_forward_hook(lambda *_: lengths.append(1))
+    detector.detect(IMAGES[:1], PROMPTS[:1])
+    assert len(lengths) == 149  # of 150 positions; tiny models rarely end by themselves
+
+
 def test_a_question_that_is_too_long_is_refused(folder: Path) -> None:
     with pytest.raises(OntologyError, match=r"tokens long as a question; beside the 5 of an image this model reads at most 145"):
         Florence2(str(folder)).detect(IMAGES[:1], ["dog" * 50])

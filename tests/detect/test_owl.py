@@ -94,6 +94,16 @@ def test_boxes_are_of_the_image_and_not_of_its_square(owlv2: Path) -> None:
     assert (first.xyxy <= [100, 200, 100, 200]).all() and (second.xyxy <= [200, 100, 200, 100]).all()
 
 
+def test_transformers_leaves_boxes_in_the_filling(owlv2: Path) -> None:
+    """Some whole boxes of a wide picture lie below it, and it returns every patch of an object, not one box."""
+    image = picture(301, 40, 3)
+    _, found = by_the_book(owlv2, image, 0.1)
+    boxes = found["boxes"]
+    assert (boxes[:, 1] > 40).any()
+    (ours,) = Owl(str(owlv2), floor=0.1).detect([image], PROMPTS)
+    assert 0 < len(ours) < len(boxes) and ours.xyxy[:, 3].max() <= 40
+
+
 def test_contract_batches_and_devices(folder: Path) -> None:
     detector = plugins.load("detectors", str(folder), offline=True, floor=0.0)
     assert type(detector) is Owl
