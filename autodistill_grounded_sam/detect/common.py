@@ -130,11 +130,12 @@ def load_model(path: Path, model_types: Sequence[str], model_class: str) -> Any:
     """The model of a transformers folder, in eval mode and float32; nothing in it is ever filled up at random."""
     import torch
     import transformers
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     try:
         model_type = transformers.AutoConfig.from_pretrained(path, local_files_only=True).model_type
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, StrictDataclassError) as error:
         raise WeightsError(f"{path / 'config.json'} cannot be read: {error}") from error
     if model_type not in model_types:
         raise WeightsError(f"{path} holds a {model_type!r} model; this detector runs {' and '.join(model_types)}")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from autodistill_grounded_sam.detect.common import best_first, check_image
-from autodistill_grounded_sam.errors import RecordError
+from autodistill_grounded_sam.detect.common import best_first, check_image, load_model
+from autodistill_grounded_sam.errors import RecordError, WeightsError
 
 
 def test_best_first__keeps_what_is_finite_inside_and_above_the_floor() -> None:
@@ -22,6 +25,14 @@ def test_best_first__keeps_what_is_finite_inside_and_above_the_floor() -> None:
     np.testing.assert_array_equal(found.xyxy, [[0, 0, 9, 9], [0, 2, 4, 20]])
     np.testing.assert_array_equal(found.scores, np.array([[0.0, 0.8], [0.2, 0.3]], np.float32))
     assert len(best_first(np.zeros((0, 4), np.float32), np.zeros((0, 2), np.float32), 10, 20, 0.0)) == 0
+
+
+@pytest.mark.parametrize("wrong", [{"text_config": {"model_type": "florence2_language"}}, {"text_config": {"d_model": "wide"}}])
+def test_load_model__settings_that_transformers_does_not_know(tmp_path: Path, wrong: dict[str, object]) -> None:
+    """The first is Microsoft's own form of Florence-2."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "florence2", **wrong}))
+    with pytest.raises(WeightsError, match=r"config\.json cannot be read: "):
+        load_model(tmp_path, ("florence2",), "Florence2ForConditionalGeneration")
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 4), (0, 4, 3)])
