@@ -268,7 +268,7 @@ def refuse_thresholds_without_scores(identity: Mapping[str, Any], config: Decide
     if detector.get("scores", True):
         return
     usual = DecideConfig()
-    set_ = [name for name in ("box_threshold", "text_threshold", "min_margin") if getattr(config, name) != getattr(usual, name)]
+    set_ = [name for name in ("box_threshold", "text_threshold") if getattr(config, name) != getattr(usual, name)]
     set_ += [f"box_threshold of class {one.name!r}" for one in ontology.classes if one.box_threshold is not None]
     if set_:
         raise ConfigError(
