@@ -95,6 +95,7 @@ class Decision:
         moved = bool(last.images) and not store.images_root.is_dir()
         root = place(images) if images is not None else place(last.images) if moved else store.images_root
         config = config or last.decide
+        refuse_thresholds_without_scores(store.info["identity"], config, words)
         calibration = read_calibration(store.run, config, words) if config.trust else None
         return Decision(store, config, words, root, last, calibration)
 
@@ -267,6 +268,21 @@ def read_calibration(run: Path, config: DecideConfig, ontology: Ontology) -> Cal
 
 
 _NO_MASK = REASONS.index(Reason.MASK)
+
+
+def refuse_thresholds_without_scores(identity: Mapping[str, Any], config: DecideConfig, ontology: Ontology) -> None:
+    """Raise ConfigError where a threshold is set that a run's detector, which gives no scores, could not heed."""
+    detector = identity["detector"]
+    if detector.get("scores", True):
+        return
+    usual = DecideConfig()
+    set_ = [name for name in ("box_threshold", "text_threshold") if getattr(config, name) != getattr(usual, name)]
+    set_ += [f"box_threshold of class {one.name!r}" for one in ontology.classes if one.box_threshold is not None]
+    if set_:
+        raise ConfigError(
+            f"the detector {detector['name']} says what is there and not how sure it is: all that it finds scores 1, so "
+            f"{', '.join(set_)} would change nothing; leave it out, or take a detector with scores"
+        )
 
 
 def require_apart(images: Path, out: Path) -> None:

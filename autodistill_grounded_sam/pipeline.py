@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import DecideConfig, ExportConfig, LabelConfig, SeeConfig
 from autodistill_grounded_sam.decide.chain import decide, decide_many
-from autodistill_grounded_sam.decisions import Decision, LastDecision, Tally, require_apart
+from autodistill_grounded_sam.decisions import Decision, LastDecision, Tally, refuse_thresholds_without_scores, require_apart
 from autodistill_grounded_sam.engine.planning import plan_batches
 from autodistill_grounded_sam.engine.worker import SeeWorker
 from autodistill_grounded_sam.errors import ConfigError, NoImagesError, WrongRunError
@@ -138,6 +138,7 @@ def see(
     started, run = time.perf_counter(), Path(out) / "run"
     require_apart(place(images), Path(out))
     identity = identity_of(config, words)  # missing weights are told before a large folder is read
+    refuse_thresholds_without_scores(identity, config.decide, words)
     folder = _listed(place(images), config.see, extension, progress)
     if only is not None:
         folder = Folder(folder.root, only(folder.images))

@@ -41,7 +41,7 @@ SEAMS: Mapping[str, type] = {
 }
 # A name that is no plugin's may name weights of these: a hub id, a folder, an official .pth, any model of ultralytics.
 WEIGHTS_OF: Mapping[str, str] = {
-    "detectors": "autodistill_grounded_sam.detect.grounding_dino:GroundingDino",
+    "detectors": "autodistill_grounded_sam.detect.choosing:DetectorOfWeights",
     "segmenters": "autodistill_grounded_sam.segment.sam:Sam",
     "targets": "autodistill_grounded_sam.distill.ultralytics_target:UltralyticsTarget",
 }

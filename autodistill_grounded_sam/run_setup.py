@@ -16,6 +16,7 @@ import numpy.typing as npt
 from autodistill_grounded_sam import plugins, weights
 from autodistill_grounded_sam.config import DecideConfig, LabelConfig, checked
 from autodistill_grounded_sam.decide.chain import decide
+from autodistill_grounded_sam.detect.choosing import SCORELESS
 from autodistill_grounded_sam.engine.local import LocalEngine
 from autodistill_grounded_sam.engine.ray import RayEngine, import_ray
 from autodistill_grounded_sam.engine.worker import SeeWorker
@@ -97,12 +98,13 @@ def identity_of(config: LabelConfig, ontology: Ontology) -> dict[str, Any]:
     return identity
 
 
-def _model(role: str, name: str, offline: bool) -> dict[str, str | None]:
+def _model(role: str, name: str, offline: bool) -> dict[str, Any]:
     plugin = plugins.find(role, name)
     if not plugin.built_in:
         return {"name": f"{plugin.target} of {plugin.distribution}", "sha256": None}
     found = weights.find_weights(name, cast(weights.Role, role[:-1]), offline=offline)
-    return {"name": name, "sha256": found.sha256, "identity": found.identity}
+    scoreless = role == "detectors" and found.kind == "transformers" and found.model_type in SCORELESS
+    return {"name": name, "sha256": found.sha256, "identity": found.identity, **({"scores": False} if scoreless else {})}
 
 
 def learnt_by(config: LabelConfig) -> list[str]:

@@ -6,6 +6,7 @@ Only safetensors are taken from the hub; official `.pth` files are read later wi
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -27,18 +28,22 @@ _HUB_TEXTS = ["*.json", "*.txt"]  # all that a tokenizer is made of; its reposit
 _HUB_FILES = ["*.safetensors", *_HUB_TEXTS]
 # What changes the numbers of a model besides its weights.
 _SETTINGS = (
+    "added_tokens.json",
     "config.json",
+    "generation_config.json",
+    "merges.txt",
     "preprocessor_config.json",
     "processor_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "vocab.json",
     "vocab.txt",
 )
 _MINI = Path(__file__).parent / "mini"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json")
-_TOKENIZER = ("tokenizer.json", "vocab.txt")
+_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json")
 # What a folder must hold for its role: one file of each line.
 _NEEDED: dict[Role, tuple[tuple[str, ...], ...]] = {
     "detector": (("config.json",), ("*.safetensors",), _TOKENIZER, _PROCESSOR),
@@ -70,6 +75,21 @@ _KNOWN = (
         "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_grit_v3det", "detector", "Apache-2.0", "0.7 GB",
         "MM Grounding DINO Swin-T",
     ),
+    KnownModel(
+        "openmmlab-community/mm_grounding_dino_base_o365v1_goldg_v3det", "detector", "Apache-2.0", "0.9 GB",
+        "MM Grounding DINO Swin-B",
+    ),
+    KnownModel(
+        "openmmlab-community/mm_grounding_dino_large_o365v2_oiv6_goldg", "detector", "Apache-2.0", "1.3 GB",
+        "MM Grounding DINO Swin-L",
+    ),
+    KnownModel("google/owlv2-base-patch16-ensemble", "detector", "Apache-2.0", "0.6 GB", "OWLv2 ViT-B"),
+    KnownModel("google/owlv2-large-patch14-ensemble", "detector", "Apache-2.0", "1.8 GB", "OWLv2 ViT-L"),
+    KnownModel("google/owlvit-base-patch32", "detector", "Apache-2.0", "0.6 GB", "OWL-ViT ViT-B/32: quick, rough boxes"),
+    KnownModel("omlab/omdet-turbo-swin-tiny-hf", "detector", "Apache-2.0", "0.5 GB", "OmDet-Turbo Swin-T; needs extra [omdet]"),
+    KnownModel("florence-community/Florence-2-base-ft", "detector", "MIT", "0.5 to 1.1 GB", "Florence-2; gives no scores"),
+    KnownModel("florence-community/Florence-2-large-ft", "detector", "MIT", "1.6 to 3.3 GB", "Florence-2; gives no scores"),
+    KnownModel("facebook/sam3", "detector", "SAM License", "3.4 GB", "SAM 3; its authors ask to accept their terms"),
     KnownModel("mini", "segmenter", "Apache-2.0", "in the package", "tiny SAM; trained on painted shapes only"),
     KnownModel("facebook/sam-vit-base", "segmenter", "Apache-2.0", "0.4 GB", "SAM ViT-B"),
     KnownModel("facebook/sam-vit-large", "segmenter", "Apache-2.0", "1.2 GB", "SAM ViT-L"),
@@ -95,6 +115,15 @@ class FoundWeights:
     def files(self) -> tuple[Path, ...]:
         """The files that hold the numbers, sorted by name."""
         return (self.path,) if self.kind == "official" else tuple(sorted(self.path.glob("*.safetensors")))
+
+    @cached_property
+    def model_type(self) -> str:
+        """The architecture that the folder's config.json names; "" where it names none."""
+        try:
+            settings = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{self.path / 'config.json'} cannot be read: {error}") from error
+        return str(settings.get("model_type", "")) if isinstance(settings, dict) else ""
 
     @cached_property
     def sha256(self) -> str:
@@ -133,10 +162,10 @@ def find_weights(name: str, role: Role, *, offline: bool = False) -> FoundWeight
     path = Path(name).expanduser()
     if path.exists():
         return _local(name, path, role)
-    roles = {model.name: model.role for model in _KNOWN if model.name != "mini"}
-    if role != roles.get(name, role):
-        raise WeightsError(f"{name} is a {roles[name]}, not a {role}; {_suggestion(name, role)}")
-    if name in roles or (_HUB_ID.fullmatch(name) and not _looks_like_path(name)):
+    own = [model.role for model in _KNOWN if model.name == name]
+    if own and role not in own:
+        raise WeightsError(f"{name} is a {own[0]}, not a {role}; {_suggestion(name, role)}")
+    if own or (_HUB_ID.fullmatch(name) and not _looks_like_path(name)):
         return FoundWeights(name, "transformers", _from_hub(name, role, offline))
     if _looks_like_path(name):
         raise WeightsError(f"no weights at {path}: {_nearest_file(path)}; {_suggestion(name, role)}")

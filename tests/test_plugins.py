@@ -96,9 +96,10 @@ def test_names_that_do_not_work(role: str, name: str, said: str) -> None:
 
 
 def test_other_names_are_names_of_weights(tmp_path: Path) -> None:
-    for name in ("IDEA-Research/grounding-dino-tiny", str(tmp_path), "weights.pth", "mini"):
-        assert plugins.find("detectors", name).target.endswith("grounding_dino:GroundingDino")
+    for name in ("IDEA-Research/grounding-dino-tiny", "google/owlv2-base-patch16-ensemble", str(tmp_path), "weights.pth"):
+        assert plugins.find("detectors", name).target.endswith("choosing:DetectorOfWeights")
         assert plugins.find("detectors", name).built_in
+    assert plugins.find("detectors", "mini").target.endswith("grounding_dino:GroundingDino")
 
 
 def test_every_built_in_loads() -> None:

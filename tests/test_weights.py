@@ -76,7 +76,8 @@ def test_sha256__several_files_depend_on_each_and_on_names(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "changed", ["config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
-                "vocab.txt", "special_tokens_map.json", "model.safetensors"],
+                "vocab.txt", "vocab.json", "merges.txt", "generation_config.json", "added_tokens.json", "special_tokens_map.json",
+                "model.safetensors"],
 )  # fmt: skip
 def test_identity__is_of_every_file_that_changes_results(tmp_path: Path, changed: str) -> None:
     first = find_weights(str(fill(tmp_path / "first", DETECTOR_FILES)), "detector")
@@ -105,7 +106,7 @@ def test_sha256__a_tokenizer_has_one_though_it_has_no_weights(tmp_path: Path) ->
 
 def test_find_weights__incomplete_folder(tmp_path: Path) -> None:
     folder = fill(tmp_path / "m", {"config.json": "{}", "pytorch_model.bin": "code"})
-    expected = r"\*\.safetensors, tokenizer\.json or vocab\.txt, .* missing; its \.bin file is a pickle, which could run code"
+    expected = r"\*\.safetensors, tokenizer\.json or vocab\.txt or vocab\.json, .* missing; its \.bin file is a pickle, which"
     with pytest.raises(WeightsError, match=expected):
         find_weights(str(folder), "detector")
 

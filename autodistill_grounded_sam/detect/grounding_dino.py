@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from autodistill_grounded_sam.detect.common import check_floor_and_batch, check_image, load_model
 from autodistill_grounded_sam.detect.fast import FastGroundingDino
 from autodistill_grounded_sam.detect.spans import Caption, SpanScore, pack_captions, span_scores
-from autodistill_grounded_sam.errors import ConfigError, RecordError, WeightsError
-from autodistill_grounded_sam.loading import Precision, inference, quiet_loading
+from autodistill_grounded_sam.errors import ConfigError, WeightsError
+from autodistill_grounded_sam.loading import Precision, inference
 from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
 from autodistill_grounded_sam.weights import FoundWeights, find_weights
 
@@ -68,10 +69,7 @@ class GroundingDino:
     ) -> None:
         if span_score not in ("mean", "max", "gate"):
             raise ConfigError(f"span_score must be mean, max or gate, got {span_score!r}")
-        if not 0 <= floor <= 1:
-            raise ConfigError(f"floor must be in [0, 1], got {floor}")
-        if batch_size is not None and batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        check_floor_and_batch(floor, batch_size)
         model, words, inputs = loaded or load(name, offline=offline, config=config, tokenizer=tokenizer)
         self.name = name
         self._model, self._tokenizer = model.to(device), words
@@ -108,8 +106,7 @@ class GroundingDino:
         captions = self.captions(prompts)
         groups: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(images):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-                raise RecordError(f"expected an RGB image, uint8 (height, width, 3), got {image.dtype} of shape {image.shape}")
+            check_image(image)
             groups.setdefault(self.resized_size(image.shape[1], image.shape[0]), []).append(index)
         results = [Candidates.none(len(prompts))] * len(images)
         for size, members in groups.items() if captions else ():
@@ -342,28 +339,10 @@ def _load_official(weights: FoundWeights, config: Mapping[str, Any] | None, toke
 
 
 def _load_transformers(weights: FoundWeights) -> Loaded:
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoImageProcessor, AutoModelForZeroShotObjectDetection
+    from transformers import AutoImageProcessor
 
     path = weights.path
-    try:
-        model_type = AutoConfig.from_pretrained(path, local_files_only=True).model_type
-    except (ValueError, KeyError, OSError) as error:
-        raise WeightsError(f"{path / 'config.json'} cannot be read: {error}") from error
-    if model_type not in MODEL_TYPES:
-        raise WeightsError(f"{path} holds a {model_type!r} model; this detector runs {' and '.join(MODEL_TYPES)}")
-    try:
-        with quiet_loading():
-            model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
-                path, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise WeightsError(f"the weights in {path} cannot be read: {error}") from error
-    faults = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "mismatched_keys") if report[kind]}
-    if faults:
-        shown = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(keys[:5])} ({len(keys)})" for kind, keys in faults.items())
-        raise WeightsError(f"the weights in {path} do not fit their config.json ({shown}); fetch them again")
+    model = load_model(path, MODEL_TYPES, "AutoModelForZeroShotObjectDetection")
     processor = AutoImageProcessor.from_pretrained(path, local_files_only=True)
     size, norm = processor.size, (tuple(processor.image_mean), tuple(processor.image_std))
     if size.shortest_edge and size.longest_edge:
@@ -374,7 +353,7 @@ def _load_transformers(weights: FoundWeights) -> Loaded:
         raise WeightsError(
             f"the image processor of {path} has the size {size}; expected shortest and longest edge, or height and width"
         )
-    return Loaded(model.eval(), _tokenizer(path), inputs)
+    return Loaded(model, _tokenizer(path), inputs)
 
 
 def _tokenizer(path: Path) -> Any:

@@ -1,0 +1,77 @@
+"""Every kind of detector from the command line: named by its folder, looked with, stored, decided; models of random weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers.utils import logging
+
+from autodistill_grounded_sam import cli
+from autodistill_grounded_sam.testing import paint_folder
+from tests.detect.tiny_models import BUILDERS
+
+ONTOLOGY = '{"red cat": "cat", "dog": "dog"}'
+NO_MASKS = ("--masks", "none", "--format", "yolo", "--device", "cpu", "--offline", "--json")
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["grounded-sam", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    logging.disable_progress_bar()
+    return run
+
+
+@pytest.fixture(autouse=True)
+def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autodistill_grounded_sam.detect.florence.MOST_TOKENS", 40)
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_label_and_decide(say: Any, tmp_path: Path, kind: str) -> None:
+    paint_folder(tmp_path / "images", 3)
+    folder, out = BUILDERS[kind](tmp_path / "model"), tmp_path / "out"
+    label = ("label", tmp_path / "images", "--ontology", ONTOLOGY, "--out", out, "--detector", folder, *NO_MASKS)
+    code, said, why = say(*label)
+    assert code == 0, why
+    assert json.loads(said)["looked_at"] == 3
+    identity = json.loads((out / "run" / "run.json").read_text())["identity"]["detector"]
+    assert len(identity["identity"]) == 64 and identity.get("scores", True) == (kind != "florence2")
+    assert say("decide", out, "--json")[0] == 0
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "note": "another model"}))
+    code, _, why = say(*label)
+    assert code != 0 and "detector" in why, "another model went on in the store of the first"
+
+
+def test_a_detector_without_scores_refuses_thresholds_before_it_looks(say: Any, tmp_path: Path) -> None:
+    paint_folder(tmp_path / "images", 2)
+    folder, out = BUILDERS["florence2"](tmp_path / "model"), tmp_path / "out"
+    label = ("label", tmp_path / "images", "--out", out, "--detector", folder, *NO_MASKS)
+    code, _, why = say(*label, "--ontology", ONTOLOGY, "--box-threshold", 0.5)
+    assert code != 0 and not (out / "run" / "run.json").exists()
+    assert "says what is there and not how sure it is: all that it finds scores 1, so box_threshold would change nothing" in why
+    own = tmp_path / "own.yaml"
+    own.write_text("version: 1\nclasses:\n  cat: {prompts: [red cat], box_threshold: 0.3}\n")
+    assert "box_threshold of class 'cat' would change nothing" in say(*label, "--ontology", own)[2]
+    assert say(*label, "--ontology", ONTOLOGY)[0] == 0
+    assert "text_threshold would change nothing" in say("decide", out, "--text-threshold", 0.3)[2]
+
+
+def test_a_hub_id_that_is_not_here_is_told_in_words(say: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    paint_folder(tmp_path / "images", 1)
+    name = "google/owlv2-base-patch16-ensemble"
+    code, _, why = say("label", tmp_path / "images", "--ontology", ONTOLOGY, "--detector", name, *NO_MASKS)
+    assert code != 0
+    assert f"the detector '{name}' is not on this machine" in why and f"`grounded-sam prefetch {name}` brings it" in why
