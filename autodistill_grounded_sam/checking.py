@@ -20,7 +20,7 @@ from autodistill_grounded_sam.check.scenes import Scene
 from autodistill_grounded_sam.check.suspicions import KINDS, Suspicion, suspicions_of
 from autodistill_grounded_sam.cross_fitting import CrossFit, OnFigures, boxes_of, cross_fitted
 from autodistill_grounded_sam.datasets import DatasetImage, dataset_class_names, is_yolo, read_dataset
-from autodistill_grounded_sam.decisions import Decision, require_apart
+from autodistill_grounded_sam.decisions import Decision
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, ImageReadError
 from autodistill_grounded_sam.evaluate.matching import class_key, match_names
 from autodistill_grounded_sam.images import read_image
@@ -78,8 +78,6 @@ def check_dataset(
         seen = _given(Path(predictions), rows, names, notes)
     else:
         rows = _readable(_with_files(rows, dataset, images), notes)
-        for row in rows[:1]:
-            require_apart(row.path.parent, target)  # type: ignore[union-attr]  # `_with_files` found all
         seen = _learnt(rows, names, ontology, settings or CrossFit(), target / "folds", progress, on_figures)
     pairs = [(row, sight) for row, sight in zip(rows, seen, strict=True) if sight is not None]
     if not pairs:

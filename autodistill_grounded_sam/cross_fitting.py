@@ -20,6 +20,7 @@ from autodistill_grounded_sam import pipeline
 from autodistill_grounded_sam.adapting import adapt_weights
 from autodistill_grounded_sam.config import LabelConfig, RunConfig, SeeConfig
 from autodistill_grounded_sam.datasets import DatasetImage, read_coco
+from autodistill_grounded_sam.decisions import require_apart
 from autodistill_grounded_sam.distill.ultralytics_target import UltralyticsTarget, predict_folder
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.ontology import Ontology
@@ -83,6 +84,7 @@ def cross_fitted(
     `class_id` of both numbers `words`' classes. Every row has a `path` that can be read. All files lie below `work`, in a folder
     of these labels and settings.
     """
+    require_apart(_root(rows), work)
     home = work / _digest(rows, words, settings)
     seen: dict[Path, DatasetImage] = {}
     fold = fold_of(rows, settings.folds)
@@ -139,7 +141,7 @@ def _adapted(
     on_figures: OnFigures | None,
 ) -> list[DatasetImage]:
     """Adapt the detector to the labels of other folds, and look at this one."""
-    root = Path(os.path.commonpath([_path(row).parent for row in [*learn, *mine]]))
+    root = _root([*learn, *mine])
     labels = place / "learnt.json"
     write_coco(labels, learn, words.class_names)
     weights = adapt_weights(
@@ -220,6 +222,11 @@ def _path(row: DatasetImage) -> Path:
     if row.path is None:
         raise ConfigError(f"the file of {row.name} is not known; say where the images are")
     return row.path.resolve()
+
+
+def _root(rows: Sequence[DatasetImage]) -> Path:
+    """The folder below which all files are."""
+    return Path(os.path.commonpath([_path(row).parent for row in rows]))
 
 
 def _digest(rows: Sequence[DatasetImage], words: Ontology, settings: CrossFit) -> str:

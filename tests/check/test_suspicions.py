@@ -17,7 +17,7 @@ CLASSES, SIDE = 3, 400
 
 
 class MadeUp:
-    """Datasets of a grid of objects, and a model that sees nearly all of them, roughly where they are, and a few that are none."""
+    """A grid of objects, and a model that sees nearly all of them, roughly where they are, and a few that are none."""
 
     def __init__(self, images: int, seed: int = 0, right_class: float = 0.95) -> None:
         rng = np.random.default_rng(seed)
