@@ -30,6 +30,7 @@ from autodistill_grounded_sam.types import Int32
 
 FILE = "suspicions.jsonl"
 LIKELY = 0.5  # a suspicion from which a label is more likely wrong than right
+FIRST = 10  # lines that are shown at once
 _SHOWN = 3  # of names in a note
 
 
@@ -105,8 +106,10 @@ def default_out(dataset: Path) -> Path:
 
 
 def check_to_json(result: CheckResult) -> dict[str, Any]:
-    """The result as plain data for `json.dumps`."""
-    return {**asdict(result), "dataset": str(result.dataset), "file": str(result.file)}
+    """The result as plain data for `json.dumps`, with the `first` lines alone: the others are in the file."""
+    facts = {**asdict(replace(result, suspicions=())), "dataset": str(result.dataset), "file": str(result.file)}
+    del facts["suspicions"]
+    return facts | {"first": list(result.suspicions[:FIRST])}
 
 
 def _line(one: Suspicion, image: str, names: Sequence[str]) -> dict[str, Any]:

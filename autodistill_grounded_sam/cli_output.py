@@ -293,7 +293,7 @@ def show_check(facts: Mapping[str, Any], as_object: bool) -> None:
         table.add_row(kind, str(count), str(facts["all_of"][kind]))
     table.add_row("all", str(sum(facts["likely"].values())), str(sum(facts["all_of"].values())))
     out.print(table)
-    for line in facts["suspicions"][:_SHOWN_FAULTS]:
+    for line in facts["first"]:
         box = " ".join(f"{value:.0f}" for value in line["xyxy"] or line["proposed_xyxy"])
         rather = f", rather {line['proposed_class']}" if line["kind"] == "swapped" else ""
         name = line["class"] or line["proposed_class"]

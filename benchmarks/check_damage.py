@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autodistill_grounded_sam.checking import check_dataset
+from autodistill_grounded_sam.checking import LIKELY, check_dataset
 from autodistill_grounded_sam.cross_fitting import CrossFit
 from autodistill_grounded_sam.evaluate.operating_point import MATCH_IOU, box_overlaps
 from autodistill_grounded_sam.store.files import write_json
@@ -128,8 +128,10 @@ def figures(lines: Sequence[dict[str, Any]], damage: Sequence[Damage], labels: i
         return sum(place is not None and place < limit for place in own) / len(own)
 
     k, fifth = round(TOP_SHARE * labels), round(TOP_SHARE * len(lines))
+    likely = sum(line["suspicion"] >= LIKELY for line in lines)  # the list is in order, so these are its first lines
     return {
         "labels": labels, "damaged": len(damage), "lines": len(lines), "k": k,
+        "likely": likely, "planted among likely": sum(place is not None and place < likely for place in places),
         "in first k": {"all": share(k), **{kind: share(k, kind) for kind in KINDS}},
         "in first fifth of the lines": {"all": share(fifth), **{kind: share(fifth, kind) for kind in KINDS}},
         "in first as many as damaged": {"all": share(len(damage)), **{kind: share(len(damage), kind) for kind in KINDS}},

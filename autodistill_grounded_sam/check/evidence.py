@@ -24,6 +24,7 @@ UNFOUNDED_PRIOR = 0.01  # people leave out and misdraw objects more often than t
 LEAST_DOUBT = 0.03
 FEWEST = 20  # pairs of a class from which its own boxes say how well boxes fit; below it those of all classes do
 TAIL = 4.0  # degrees of freedom of Student's t: the boxes of a model scatter with heavier tails than Gauss
+LEAST_WIDTH = 0.3  # of the logit of IoU: nobody draws boxes more alike than 0.9 and 0.93
 SPREAD = 1.4826  # standard deviations in a median absolute deviation
 
 
@@ -71,7 +72,7 @@ class Evidence:
         """Ratios (m,) for labels that overlap their object so much: a wrong box may have any IoU up to the usual one."""
         middle, width = self.middle[class_id], self.width[class_id]
         usual = 1 / (1 + np.exp(-middle))
-        clipped = np.minimum(np.clip(iou, 0.02, 0.98), usual)  # a label that fits better than usual is confirmed no more
+        clipped = np.minimum(np.clip(iou, *_CLEAR_IOU), usual)  # a label that fits better than usual is confirmed no more
         right = _student((logit(clipped) - middle) / width) / width / (clipped * (1 - clipped))
         wrong = 1 / usual
         return np.asarray(wrong / ((1 - LEAST_DOUBT) * right + LEAST_DOUBT * wrong))
@@ -87,6 +88,7 @@ class Evidence:
 
 
 _NEIGHBOUR_IOU, _DISTINCT_IOU = 0.1, 0.6
+_CLEAR_IOU = (0.02, 0.98)  # beyond them the logit tells of rounding to pixels
 
 
 def _facts(scores: Floats) -> Floats:
@@ -117,13 +119,13 @@ def _temperature(objects: Objects) -> float:
 
 def _fits_of_boxes(objects: Objects, classes: int) -> tuple[Floats, Floats]:
     agree = (objects.label >= 0) & (objects.best == objects.label_class)
-    fits = logit(np.clip(objects.iou, 0.02, 0.98))
+    fits = logit(np.clip(objects.iou, *_CLEAR_IOU))
     middle, width = np.zeros(classes), np.zeros(classes)
     for class_id in range(classes):
         own = agree & (objects.best == class_id)
         chosen = fits[own if own.sum() >= FEWEST else agree]
         middle[class_id] = np.median(chosen) if len(chosen) else 1.0
-        width[class_id] = max(SPREAD * np.median(np.abs(chosen - middle[class_id])), 0.3) if len(chosen) else 1.0
+        width[class_id] = max(SPREAD * np.median(np.abs(chosen - middle[class_id])), LEAST_WIDTH) if len(chosen) else 1.0
     return middle, width
 
 

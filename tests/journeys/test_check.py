@@ -38,7 +38,7 @@ def test_label_and_let_the_run_judge_the_labels_of_people(tmp_path: Path) -> Non
     told = tool("check", labels, "--predictions", tmp_path / "labelled", "--out", tmp_path / "checked")
     assert told["labels"] == len(content["annotations"])
     lines = [json.loads(line) for line in (tmp_path / "checked" / FILE).read_text().splitlines()]
-    assert lines == told["suspicions"]
+    assert lines[: len(told["first"])] == told["first"]
     assert figures(lines, damage, told["labels"])["in first k"]["all"] >= 0.8
     untouched = tool("check", truth, "--predictions", tmp_path / "labelled", "--out", tmp_path / "untouched")
     assert sum(untouched["likely"].values()) < sum(told["likely"].values())
