@@ -18,7 +18,7 @@ from autodistill_grounded_sam import pipeline
 from autodistill_grounded_sam.check.evidence import PRIOR
 from autodistill_grounded_sam.check.scenes import Scene
 from autodistill_grounded_sam.check.suspicions import KINDS, Suspicion, suspicions_of
-from autodistill_grounded_sam.cross_fitting import CrossFit, OnFigures, boxes_of, cross_fitted
+from autodistill_grounded_sam.cross_fitting import CrossFit, OnFigures, boxes_of, cross_fitted, write_coco
 from autodistill_grounded_sam.datasets import DatasetImage, dataset_class_names, is_yolo, read_dataset
 from autodistill_grounded_sam.decisions import Decision
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, ImageReadError
@@ -29,6 +29,7 @@ from autodistill_grounded_sam.store.files import disk_errors, write_whole
 from autodistill_grounded_sam.types import Int32
 
 FILE = "suspicions.jsonl"
+SEEN = "predictions.json"  # what the folds saw: corrected labels can be checked against it at once
 LIKELY = 0.5  # a suspicion from which a label is more likely wrong than right
 FIRST = 10  # lines that are shown at once
 _SHOWN = 3  # of names in a note
@@ -66,8 +67,9 @@ def check_dataset(
 
     Models learn on all folds but one and predict on that one, after `settings`; `ontology` holds their prompts (by default the
     class names). `predictions` are taken instead if given: a dataset with scores, or a run, made by a model that never saw these
-    labels. The list is `out/suspicions.jsonl` (`<dataset's folder>_check` by default); the folds lie beside it, and are not done
-    again. Raises DatasetError, ConfigError, OntologyError, and what `adapt_weights` and `UltralyticsTarget.train` raise.
+    labels. The list is `out/suspicions.jsonl` (`<dataset's folder>_check` by default); beside it lie the folds, which are not
+    done again, and `predictions.json`, all that they saw. Raises DatasetError, ConfigError, OntologyError, and what
+    `adapt_weights` and `UltralyticsTarget.train` raise.
     """
     dataset = Path(dataset)
     target = default_out(dataset) if out is None else Path(out)
@@ -90,6 +92,8 @@ def check_dataset(
     lines = [_line(one, pairs[one.scene][0].name, names) for one in suspicions_of(scenes) if one.suspicion > PRIOR]
     with disk_errors(target):
         target.mkdir(parents=True, exist_ok=True)
+    if predictions is None:
+        write_coco(target / SEEN, [replace(sight, name=row.name) for row, sight in pairs], names)
     write_whole(target / FILE, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
     every = Counter(line["kind"] for line in lines)
     likely = Counter(line["kind"] for line in lines if line["suspicion"] >= LIKELY)

@@ -10,7 +10,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def cross_fitted(
 
 
 def write_coco(file: Path, rows: Sequence[DatasetImage], names: Sequence[str]) -> None:
-    """Boxes (with their scores, where there are any) as a COCO json; `file_name` is the whole path, so that no two are one."""
+    """Boxes (with their scores, where there are any) as a COCO json."""
     annotations: list[dict[str, Any]] = []
     for image_id, row in enumerate(rows):
         for place, (x1, y1, x2, y2) in enumerate(row.xyxy.astype(float).tolist()):
@@ -114,9 +114,7 @@ def write_coco(file: Path, rows: Sequence[DatasetImage], names: Sequence[str]) -
                 "iscrowd": int(row.crowd is not None and bool(row.crowd[place])),
             }  # fmt: skip
             annotations.append(annotation if row.score is None else annotation | {"score": float(row.score[place])})
-    images = [
-        {"id": number, "file_name": str(_path(row)), "width": row.width, "height": row.height} for number, row in enumerate(rows)
-    ]
+    images = [{"id": number, "file_name": row.name, "width": row.width, "height": row.height} for number, row in enumerate(rows)]
     categories = [{"id": number, "name": name} for number, name in enumerate(names)]
     write_json(file, {"images": images, "annotations": annotations, "categories": categories})
 
@@ -143,7 +141,7 @@ def _adapted(
     """Adapt the detector to the labels of other folds, and look at this one."""
     root = _root([*learn, *mine])
     labels = place / "learnt.json"
-    write_coco(labels, learn, words.class_names)
+    write_coco(labels, [replace(row, name=str(_path(row))) for row in learn], words.class_names)
     weights = adapt_weights(
         root, labels, words, place / "weights", detector=settings.detector, steps=settings.length, seed=settings.seed,
         turns=settings.turns, shorter_side_px=settings.side_px, device=settings.device, offline=settings.offline,

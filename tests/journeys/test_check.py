@@ -59,6 +59,8 @@ def test_folds_learn_judge_and_are_not_done_again(tmp_path: Path) -> None:
     times = [file.stat().st_mtime_ns for file in folds]
     assert tool(*words) == told
     assert [file.stat().st_mtime_ns for file in folds] == times
+    again = tool("check", truth, "--predictions", tmp_path / "checked" / "predictions.json", "--out", tmp_path / "again")
+    assert (again["first"], again["all_of"]) == (told["first"], told["all_of"])
 
 
 @pytest.mark.slow
