@@ -40,6 +40,7 @@ _AFTER_INTERRUPT = {
     "export": "nothing was replaced: run the same command again",
     "distill": "no student was kept: training starts anew with the same command",
     "adapt": "what was learnt is kept: run the same command again to go on",
+    "check": "folds that are done are kept, and what the others learnt: run the same command again to go on",
     "tune": "what was looked at is kept: run the same command again to go on",
     "prefetch": "what was brought is kept: run the same command again to go on",
 }
@@ -179,6 +180,7 @@ def evaluate(
 
 app.command()(cli_few_labels.tune)
 app.command()(cli_few_labels.quality)
+app.command()(cli_few_labels.check)
 
 
 @app.command()

@@ -1,9 +1,9 @@
-"""The commands that learn from a few labelled images, `tune` and `quality`: flags to one call. `cli` registers them."""
+"""The commands that compare with labels, `tune`, `quality` and `check`: flags to one call. `cli` registers them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -73,6 +73,65 @@ def quality(
     from autodistill_grounded_sam import trusting
 
     cli_output.show_quality(trusting.quality_to_json(trusting.assess(run, truth, trust=trust, images=images)), json)
+
+
+def check(
+    dataset: Annotated[
+        Path, typer.Argument(help="A YOLO dataset (its folder or data.yaml), or a COCO json or a folder of such.")
+    ],
+    out: Annotated[Optional[Path], typer.Option("--out", help="The folder to write (FOLDER_check).")] = None,  # noqa: UP045
+    predictions: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--predictions", help="A run, or a dataset with scores, of a model that never saw these labels: none learns."
+        ),
+    ] = None,
+    ontology: Annotated[Optional[str], typer.Option("--ontology", help="The detector's prompts (the class names).")] = None,  # noqa: UP045
+    detector: Annotated[Optional[str], typer.Option("--detector", help="What is adapted in every fold (mini).")] = None,  # noqa: UP045
+    student: Annotated[Optional[str], typer.Option("--student", help="Learns instead: yolov8n.pt, as of `distill`.")] = None,  # noqa: UP045
+    folds: Annotated[Optional[int], typer.Option("--folds", help="Each learns from all others (2).")] = None,  # noqa: UP045
+    steps: Annotated[Optional[int], typer.Option("--steps", help="Of a detector in a fold (10 minutes of them).")] = None,  # noqa: UP045
+    epochs: Annotated[Optional[int], typer.Option("--epochs", help="Of a student in a fold (50).")] = None,  # noqa: UP045
+    side: Annotated[Optional[int], typer.Option("--side", help="Of the input in pixels (as of `adapt` and `distill`).")] = None,  # noqa: UP045
+    turns: Annotated[bool, typer.Option("--turns", help="A detector learns quarter turns as well.")] = False,
+    seed: Annotated[Optional[int], typer.Option("--seed")] = None,  # noqa: UP045
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    images: ImagesFlag = None,
+    json: JsonFlag = False,
+) -> None:
+    """List the labels that are probably wrong: objects without a label, wrong classes, bad boxes, duplicates; the surest first.
+
+    A model that learnt from the other images judges the labels of each. Folds that are done are not done again.
+    """
+    from autodistill_grounded_sam import checking
+    from autodistill_grounded_sam.cross_fitting import CrossFit
+
+    if (steps if student else epochs) is not None:
+        raise ConfigError("--steps are of a detector, --epochs of a --student")
+    length = epochs if student else steps
+    wishes: dict[str, Any] = {
+        "folds": folds,
+        "detector": detector,
+        "student": student,
+        "length": length,
+        "side_px": side,
+        "seed": seed,
+    }
+    given = {name: value for name, value in wishes.items() if value is not None} | ({"turns": True} if turns else {})
+    learns = predictions is None or bool(given)
+    with cli_output.progress(quiet=json) as bar:
+        result = checking.check_dataset(
+            dataset,
+            images=images,
+            out=out,
+            predictions=predictions,
+            ontology=ontology,
+            settings=CrossFit(**given, device=device, offline=offline) if learns else None,
+            progress=bar,
+            on_figures=None if json else cli_output.tell_look,
+        )
+    cli_output.show_check(checking.check_to_json(result), json)
 
 
 def _words(pairs: list[str]) -> dict[str, list[str]]:

@@ -283,6 +283,26 @@ def show_quality(facts: Mapping[str, Any], as_object: bool) -> None:
     out.print(f"labels most likely wrong, first ones first: {escape(facts['queue'])}")
 
 
+def show_check(facts: Mapping[str, Any], as_object: bool) -> None:
+    if as_object:
+        as_json(facts)
+        return
+    title = f"{facts['labels']} labels in {facts['images']} images"
+    table = Table("what", "probably wrong", "all that is listed", title=title, title_justify="left")
+    for kind, count in facts["likely"].items():
+        table.add_row(kind, str(count), str(facts["all_of"][kind]))
+    table.add_row("all", str(sum(facts["likely"].values())), str(sum(facts["all_of"].values())))
+    out.print(table)
+    for line in facts["first"]:
+        box = " ".join(f"{value:.0f}" for value in line["xyxy"] or line["proposed_xyxy"])
+        rather = f", rather {line['proposed_class']}" if line["kind"] == "swapped" else ""
+        name = line["class"] or line["proposed_class"]
+        out.print(f"{line['suspicion']:.2f} {line['kind']}: {escape(line['image'])}: {escape(name + rather)} at {box}")
+    for note in facts["notes"]:
+        out.print(f"note: {escape(note)}")
+    out.print(f"all of them, the surest first: {escape(facts['file'])}")
+
+
 def _share(share: Mapping[str, Any]) -> str:
     return "-" if share["value"] is None else f"{share['value']:.3f} [{share['low']:.3f}, {share['high']:.3f}]"
 

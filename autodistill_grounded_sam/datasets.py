@@ -70,15 +70,16 @@ def fill_polygon(ring_px: npt.NDArray[Any], width: int, height: int) -> Mask:
 
 def dataset_class_names(dataset: Path) -> list[str]:
     """The class names of a YOLO dataset (its folder, or its `data.yaml`) or a COCO json (or a folder of such), by class id."""
-    return yolo_class_names(dataset) if _is_yolo(dataset) else coco_class_names(dataset)
+    return yolo_class_names(dataset) if is_yolo(dataset) else coco_class_names(dataset)
 
 
-def read_dataset(dataset: Path) -> Iterator[DatasetImage]:
+def read_dataset(dataset: Path, on_bad: OnBad | None = None) -> Iterator[DatasetImage]:
     """Every image of a dataset, told apart as in `dataset_class_names`."""
-    return read_yolo(dataset) if _is_yolo(dataset) else read_coco(dataset)
+    return read_yolo(dataset, on_bad=on_bad) if is_yolo(dataset) else read_coco(dataset, on_bad)
 
 
-def _is_yolo(dataset: Path) -> bool:
+def is_yolo(dataset: Path) -> bool:
+    """Whether this is a `data.yaml`, or a folder with one."""
     return dataset.suffix.lower() in (".yaml", ".yml") or (dataset / "data.yaml").is_file()
 
 

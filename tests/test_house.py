@@ -18,9 +18,12 @@ GROUND = {
 }  # fmt: skip
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tune", "decide"), ("tune", "evaluate"),
+          ("check", "evaluate"), ("check", "quality"),
           ("report", "decide"), ("review", "store"), ("review", "decide")}  # fmt: skip
 JOINERS = {
     "adapting",
+    "checking",
+    "cross_fitting",
     "pipeline",
     "decisions",
     "run_setup",
@@ -34,7 +37,7 @@ JOINERS = {
     "testing",
     "__init__",
 }
-NO_TORCH = {"decide", "export", "quality", "store", "report", "tune"} | GROUND - {"loading"}
+NO_TORCH = {"check", "decide", "export", "quality", "store", "report", "tune"} | GROUND - {"loading"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BESIDE = [path for room in ("benchmarks", "tests", "tools") for path in sorted((PACKAGE.parent / room).rglob("*.py"))]
 
