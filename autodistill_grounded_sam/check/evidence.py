@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from autodistill_grounded_sam.check.scenes import Floats, Objects, Places, Scene, logit
 from autodistill_grounded_sam.evaluate.operating_point import box_overlaps
-from autodistill_grounded_sam.quality.calibration import FACTS, Calibration, fit
+from autodistill_grounded_sam.quality.calibration import Calibration, fit
+from autodistill_grounded_sam.quality.facts import FACTS
 
 PRIOR = 0.05  # the share of labels that are wrong, before anything is seen; other values keep the order within a kind
 UNFOUNDED_PRIOR = 0.01  # people leave out and misdraw objects more often than they mark what is none
@@ -92,7 +93,7 @@ _CLEAR_IOU = (0.02, 0.98)  # beyond them the logit tells of rounding to pixels
 
 
 def _facts(scores: Floats) -> Floats:
-    facts = np.zeros((len(scores), len(FACTS)))  # those of masks stay 0, as `quality` has them for boxes
+    facts = np.zeros((len(scores), len(FACTS)))  # only the score is known here; the other facts stay 0
     if len(scores):
         facts[:, 0] = logit(scores.max(axis=1))
     return facts
