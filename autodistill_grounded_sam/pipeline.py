@@ -139,6 +139,10 @@ def see(
     require_apart(place(images), Path(out))
     identity = identity_of(config, words)  # missing weights are told before a large folder is read
     refuse_thresholds_without_scores(identity, config.decide, words)
+    # Libraries that are loaded among the records of a million images keep their memory from being given back.
+    import cv2  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+
     folder = _listed(place(images), config.see, extension, progress)
     if only is not None:
         folder = Folder(folder.root, only(folder.images))

@@ -113,7 +113,7 @@ def opening_seconds(run: Path, folder: Folder, part_images: int) -> dict[str, fl
         opened = time.process_time()
         assert store.finished
     closed = time.process_time()
-    Store(run).seen()
+    list(Store(run).seen())
     seen = time.process_time()
     for _ in Store(run).sightings():
         pass
