@@ -81,7 +81,10 @@ def worker_spec(config: LabelConfig, ontology: Ontology, prompt_groups: Sequence
 
 def identity_of(config: LabelConfig, ontology: Ontology) -> dict[str, Any]:
     """What a store belongs to. With masks of the kept ones only, also what decided which those are."""
-    image_settings = config.see.model_dump(mode="json", exclude={"detector", "segmenter", "max_megapixels"})
+    not_of_images = {"detector", "segmenter", "max_megapixels"}
+    if config.see.masks == "none" or config.see.mask_guess == "single":  # stores older than this setting hold single ones
+        not_of_images.add("mask_guess")
+    image_settings = config.see.model_dump(mode="json", exclude=not_of_images)
     identity: dict[str, Any] = {
         "prompts": list(ontology.prompts),
         "detector": _model("detectors", config.see.detector, config.run.offline),

@@ -74,6 +74,9 @@ _KNOWN = (
     KnownModel("facebook/sam-vit-base", "segmenter", "Apache-2.0", "0.4 GB", "SAM ViT-B"),
     KnownModel("facebook/sam-vit-large", "segmenter", "Apache-2.0", "1.2 GB", "SAM ViT-L"),
     KnownModel("facebook/sam-vit-huge", "segmenter", "Apache-2.0", "2.6 GB", "SAM ViT-H; the default"),
+    KnownModel("syscv-community/sam-hq-vit-base", "segmenter", "Apache-2.0", "0.4 GB", "SAM-HQ ViT-B"),
+    KnownModel("syscv-community/sam-hq-vit-large", "segmenter", "Apache-2.0", "1.3 GB", "SAM-HQ ViT-L"),
+    KnownModel("syscv-community/sam-hq-vit-huge", "segmenter", "Apache-2.0", "2.6 GB", "SAM-HQ ViT-H; finer edges than SAM"),
     KnownModel("bert-base-uncased", "tokenizer", "Apache-2.0", "1 MB", "the words of official Grounding DINO .pth files"),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Official `.pth` files of segment-anything as transformers' SamModel: our key table, the config read off the shapes."""
+"""Official `.pth` files of segment-anything and SAM-HQ as transformers' models: our key table, the config read off the shapes."""
 
 from __future__ import annotations
 
@@ -36,9 +36,21 @@ RENAMED = {
     ".output_upscaling.0.": ".upscale_conv1.",
     ".output_upscaling.1.": ".upscale_layer_norm.",
     ".output_upscaling.3.": ".upscale_conv2.",
+    ".hf_token.": ".hq_token.",  # SAM-HQ's own parts, from here on
+    ".hf_mlp.": ".hq_mask_mlp.",
+    ".compress_vit_feat.0.": ".compress_vit_conv1.",
+    ".compress_vit_feat.1.": ".compress_vit_norm.",
+    ".compress_vit_feat.3.": ".compress_vit_conv2.",
+    ".embedding_encoder.0.": ".encoder_conv1.",
+    ".embedding_encoder.1.": ".encoder_norm.",
+    ".embedding_encoder.3.": ".encoder_conv2.",
+    ".embedding_maskfeature.0.": ".mask_conv1.",
+    ".embedding_maskfeature.1.": ".mask_norm.",
+    ".embedding_maskfeature.3.": ".mask_conv2.",
 }
+_OF_HQ = "mask_decoder.hf_token.weight"
 _NUMBERED_NORM = re.compile(r"\.norm(\d)\.")
-_HEAD_LAYER = re.compile(r"((?:iou_prediction_head|output_hypernetworks_mlps\.\d+)\.)layers\.(\d+)\.")
+_HEAD_LAYER = re.compile(r"((?:iou_prediction_head|output_hypernetworks_mlps\.\d+|hf_mlp)\.)layers\.(\d+)\.")
 _SHARED = "shared_image_embedding.positional_embedding"
 _SHARED_TWIN = "prompt_encoder.shared_embedding.positional_embedding"  # the same tensor under a second name in transformers
 
@@ -46,25 +58,25 @@ State = Mapping[str, Any]
 
 
 def load_official(path: Path) -> Any:
-    """The SamModel (float32, CPU) of a segment-anything checkpoint of any size; every tensor is accounted for.
+    """The SamModel or SamHQModel (float32, CPU) of an official checkpoint of any size; every tensor is accounted for.
 
     Raises WeightsError where the file cannot be read without running code from it, or is of another model.
     """
     import torch
-    from transformers import SamModel
+    from transformers import SamHQModel, SamModel
 
     state = _read(path)
     config = config_of(state, path)
     renamed = transformers_names(state)
     with torch.device("meta"):  # nothing is allocated or initialised twice: the file's tensors become the parameters
-        model = SamModel(config)
+        model = (SamHQModel if _OF_HQ in state else SamModel)(config)
     _account(model.state_dict(), renamed, path)
     model.load_state_dict(renamed, assign=True)
     return model.eval()
 
 
 def transformers_names(state: State) -> dict[str, Any]:
-    """The tensors of an official state dict, float32, under the names of transformers' SamModel."""
+    """The tensors of an official state dict, float32, under the names of transformers."""
     depths: dict[str, int] = {}
     for key in state:
         if match := _HEAD_LAYER.search(key):
@@ -87,8 +99,8 @@ def transformers_names(state: State) -> dict[str, Any]:
 
 
 def config_of(state: State, path: Path) -> Any:
-    """The SamConfig that the shapes of an official state dict tell (ViT-B, L, H or any other size)."""
-    from transformers import SamConfig
+    """The SamConfig or SamHQConfig that the shapes of an official state dict tell (ViT-B, L, H or any other size)."""
+    from transformers import SamConfig, SamHQConfig
 
     try:
         shape = {key: tuple(tensor.shape) for key, tensor in state.items()}
@@ -100,7 +112,8 @@ def config_of(state: State, path: Path) -> Any:
         sides = [(shape[f"image_encoder.blocks.{i}.attn.rel_pos_h"][0] + 1) // 2 for i in range(depth)]
         hidden = shape["mask_decoder.iou_token.weight"][1]
         inner = shape["mask_decoder.transformer.final_attn_token_to_image.q_proj.weight"][0]
-        return SamConfig(
+        of_hq: dict[str, Any] = {"vit_dim": width} if _OF_HQ in state else {}
+        return (SamHQConfig if of_hq else SamConfig)(
             vision_config={
                 **image,
                 "hidden_size": width,
@@ -128,11 +141,12 @@ def config_of(state: State, path: Path) -> Any:
                 "iou_head_depth": _count(state, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\."),
                 "iou_head_hidden_dim": shape["mask_decoder.iou_prediction_head.layers.0.weight"][0],
                 "layer_norm_eps": DECODER_LAYER_NORM_EPS,
+                **of_hq,
             },
         )
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise WeightsError(
-            f"{path} is not an official SAM checkpoint of segment-anything (ViT-B, L or H): looked for {error}, "
+            f"{path} is not an official checkpoint of SAM or SAM-HQ (ViT-B, L or H): looked for {error}, "
             f"found {len(state)} entries ({_listed(state)})"
         ) from error
 
@@ -169,7 +183,7 @@ def _account(expected: State, given: State, path: Path) -> None:
     if any(misfits.values()):
         lines = [f"  {len(names)} {kind}: {_listed(names)}" for kind, names in misfits.items() if names]
         raise WeightsError(
-            f"{path} does not fit SAM (is it SAM-HQ or another relative?); by transformers' names:\n" + "\n".join(lines)
+            f"{path} does not fit SAM or SAM-HQ (is it another relative?); by transformers' names:\n" + "\n".join(lines)
         )
 
 

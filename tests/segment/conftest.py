@@ -28,29 +28,36 @@ def randomised(module: Any, seed: int) -> Any:
     return module.eval()
 
 
+IMAGE = {"image_size": SQUARE_PX, "patch_size": 16}
+TINY: dict[str, dict[str, Any]] = {
+    "vision_config": {
+        **IMAGE, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 48, "output_channels": 32,
+        "window_size": 3, "global_attn_indexes": [1], "num_pos_feats": 16,
+    },
+    "prompt_encoder_config": {**IMAGE, "hidden_size": 32},
+    "mask_decoder_config": {"hidden_size": 32, "mlp_dim": 48, "num_attention_heads": 2, "iou_head_hidden_dim": 24},
+}  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A transformers folder of a random SAM that sees 128 px, with masks of 32 x 32."""
     from transformers import SamConfig, SamImageProcessor, SamModel
 
-    image = {"image_size": SQUARE_PX, "patch_size": 16}
-    config = SamConfig(
-        vision_config={
-            **image,
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "mlp_dim": 48,
-            "output_channels": 32,
-            "window_size": 3,
-            "global_attn_indexes": [1],
-            "num_pos_feats": 16,
-        },
-        prompt_encoder_config={**image, "hidden_size": 32},
-        mask_decoder_config={"hidden_size": 32, "mlp_dim": 48, "num_attention_heads": 2, "iou_head_hidden_dim": 24},
-    )
     path = tmp_path_factory.mktemp("sam_folder")
-    randomised(SamModel(config), seed=3).save_pretrained(path)
+    randomised(SamModel(SamConfig(**TINY)), seed=3).save_pretrained(path)
+    SamImageProcessor(size={"longest_edge": SQUARE_PX}).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def hq_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a random SAM-HQ."""
+    from transformers import SamHQConfig, SamHQModel, SamImageProcessor
+
+    path = tmp_path_factory.mktemp("sam_hq_folder")
+    decoder = {**TINY["mask_decoder_config"], "vit_dim": 32}
+    randomised(SamHQModel(SamHQConfig(**{**TINY, "mask_decoder_config": decoder})), seed=3).save_pretrained(path)
     SamImageProcessor(size={"longest_edge": SQUARE_PX}).save_pretrained(path)
     return path
 
