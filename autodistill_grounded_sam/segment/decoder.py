@@ -6,7 +6,7 @@ An image has thousands of cells, a box has seven tokens. Wherever the two meet, 
 
 The first layer sees the same cells for every box of an image; what it needs of them is computed once. Only the masks that are
 asked for are made, not all four. On a CPU boxes go one by one past their cells, so that these stay in the cache; elsewhere all go
-at once. SAM-HQ has the same transformer and another end: `decoder_hq`.
+at once. SAM-HQ and SAM 2 have the same transformer and other ends: `decoder_hq`, `decoder_sam2`.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class MaskDecoder:
     def _answer(self, image: SeenImage, tokens: Tensor, cells: list[Tensor], guess: MaskGuess) -> tuple[Tensor, Tensor]:
         """Logits and predicted IoU of the mask that SAM gives to each box."""
         weights, iou = self._chosen(tokens, guess)
-        return self._draw(cells, weights[:, None])[:, 0], iou
+        return self._draw(image, cells, weights[:, None])[:, 0], iou
 
     def _chosen(self, tokens: Tensor, guess: MaskGuess) -> tuple[Tensor, Tensor]:
         """Of each box the weights (n, c) of one mask, SAM's single answer or of its three guesses the one that it rates best, and
@@ -167,17 +167,17 @@ class MaskDecoder:
         weights = torch.stack([net(tokens[:, first + k]) for k, net in enumerate(nets)], dim=1)
         return weights, self._decoder.iou_prediction_head(tokens[:, self.iou_token])
 
-    def _draw(self, cells: list[Tensor], weights: Tensor) -> Tensor:
+    def _draw(self, image: SeenImage, cells: list[Tensor], weights: Tensor) -> Tensor:
         """Logits (n, k, 4 grid, 4 grid) of the masks of `weights` (n, k, c)."""
         boxes, asked, _ = weights.shape
         masks = weights.new_empty((boxes, cells[0].shape[1], 2, 2, 2, 2, asked))
         for part, own in zip(self._parts(weights), cells, strict=True):
             for block in blocks_of(own):
-                drawn = self._upscaled(own, block).flatten(1, -2) @ weights[part].transpose(1, 2)
+                drawn = self._upscaled(image, own, block).flatten(1, -2) @ weights[part].transpose(1, 2)
                 masks[part, block] = drawn.view(len(own), -1, *masks.shape[2:])
         return picture_of(masks)
 
-    def _upscaled(self, cells: Tensor, block: slice) -> Tensor:
+    def _upscaled(self, image: SeenImage, cells: Tensor, block: slice) -> Tensor:
         """Some cells of (boxes, cells, d) as (boxes, cells, 2, 2, 2, 2, c): row and column of the first doubling, then of the
         second."""
         import torch

@@ -45,7 +45,7 @@ class HqMaskDecoder(MaskDecoder):
         hq_weights = decoder.hq_mask_mlp(tokens[:, hq_token])
         masks = []
         for part, own in zip(self._parts(tokens), cells, strict=True):
-            upscaled = picture_of(torch.cat([self._upscaled(own, block) for block in blocks_of(own)], dim=1))
+            upscaled = picture_of(torch.cat([self._upscaled(image, own, block) for block in blocks_of(own)], dim=1))
             fine = decoder.mask_conv2(decoder.activation(decoder.mask_norm(decoder.mask_conv1(upscaled)))) + image.fine
             masks.append(_drawn(weights[part], upscaled) + _drawn(hq_weights[part], fine))
         return torch.cat(masks), iou

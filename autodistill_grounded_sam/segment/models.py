@@ -12,6 +12,7 @@ from autodistill_grounded_sam.errors import WeightsError
 from autodistill_grounded_sam.loading import quiet_loading
 from autodistill_grounded_sam.segment.decoder import MaskDecoder
 from autodistill_grounded_sam.segment.decoder_hq import HqMaskDecoder
+from autodistill_grounded_sam.segment.decoder_sam2 import Sam2MaskDecoder
 from autodistill_grounded_sam.segment.official import DECODER_LAYER_NORM_EPS, load_official
 
 logger = logging.getLogger(__name__)
@@ -21,17 +22,22 @@ RELEASED = {(768, 12), (1024, 24), (1280, 32)}  # (width, depth) of the authors'
 
 @dataclass(frozen=True)
 class Family:
-    """`config` and `model` are the classes of transformers that hold the weights, `decoder` is what answers from them."""
+    """`config` and `model` are the classes of transformers that hold the weights, `decoder` is what answers from them. An image
+    is `stretched` to the model's square, or keeps its shape and is padded."""
 
     title: str
     config: str
     model: str
     decoder: type[MaskDecoder]
+    stretched: bool = False
 
 
+_SAM2 = Family("SAM 2", "Sam2Config", "Sam2Model", Sam2MaskDecoder, stretched=True)
 FAMILIES: Mapping[str, Family] = {
     "sam": Family("SAM", "SamConfig", "SamModel", MaskDecoder),
     "sam_hq": Family("SAM-HQ", "SamHQConfig", "SamHQModel", HqMaskDecoder),
+    "sam2": _SAM2,
+    "sam2_video": _SAM2,  # the tracker, whose folder holds the image model as well, under the same names
 }
 
 
@@ -61,7 +67,9 @@ def _load_folder(path: Path) -> Any:
         if family is None:
             known = ", ".join(map(repr, FAMILIES))
             raise WeightsError(f"{path} holds a model of type {settings.get('model_type')!r}; a segmenter is one of {known}")
-        config = getattr(transformers, family.config).from_dict(settings)
+        config = getattr(transformers, family.config).from_dict(
+            {key: value for key, value in settings.items() if key != "model_type"}
+        )
         _take_the_authors_epsilon(config)
         with quiet_loading():
             model, report = getattr(transformers, family.model).from_pretrained(

@@ -27,9 +27,9 @@ BAND_PX = 256  # columns of a mask that are interpolated at once: bounds the flo
 
 
 class Sam:
-    """Masks for boxes with SAM or SAM-HQ, after the protocol Segmenter; holds weights and no state between calls.
+    """Masks for boxes with SAM, SAM-HQ or SAM 2, after the protocol Segmenter; holds weights and no state between calls.
 
-    `name` is `mini`, a hub id, a transformers folder or an official `.pth`; `device` a torch device (`cpu`, `cuda:0`, `mps`).
+    `name` is `mini`, a hub id, a transformers folder or an official file; `device` a torch device (`cpu`, `cuda:0`, `mps`).
     `boxes_per_call` boxes go through the mask decoder at once, `images_per_call` images through the image encoder (None:
     one on a CPU, where more is no faster, else all). SAM answers a box with one mask, as in SegInW's protocol; for the other
     guesses see `config.MaskGuess`. `precision` is that of the image encoder (see `loading.inference`); masks are decoded in
@@ -54,6 +54,8 @@ class Sam:
                 raise ConfigError(f"{setting} must be at least 1, got {value}")
         model = load(name, offline=offline) if loaded is None else loaded
         family = family_of(model)
+        if loaded is None and name == "mini" and mask_guess == "best-of-three":
+            raise ConfigError("mini has learnt to give a single answer, and its three guesses are noise; give mask_guess single")
         if mask_guess == "hq-only" and model.config.model_type != "sam_hq":
             raise ConfigError(f"mask_guess 'hq-only' is of SAM-HQ, and {name} is {family.title}; give single or best-of-three")
         self._model = model.to(device).eval()
@@ -62,7 +64,8 @@ class Sam:
         self._precision: Precision = precision
         self._boxes_per_call = boxes_per_call
         self._mask_guess: MaskGuess = mask_guess
-        self._square_px: int = self._model.config.vision_config.image_size
+        self._square_px: int = self._model.prompt_encoder.input_image_size
+        self._stretched = family.stretched
         self._images_per_call = images_per_call or (1 if device.startswith("cpu") else None)
 
     def segment(self, images: Sequence[RgbImage], candidates: Sequence[Candidates]) -> list[Candidates]:
@@ -97,7 +100,7 @@ class Sam:
         import torch
 
         height, width = image.shape[:2]
-        fitted_height, fitted_width = fitted_size(height, width, self._square_px)
+        fitted_height, fitted_width = self._fitted(height, width)
         rows, xyxy = _boxes_with_area(found.xyxy, image)
         scaled = torch.from_numpy((xyxy * ([fitted_width / width, fitted_height / height] * 2)).astype(np.float32))
         seen = self._decoder.see(embedding)
@@ -111,16 +114,22 @@ class Sam:
         """`found` with masks of `shape` (height, width)."""
         rle, score = list(found.rle or ()), np.zeros(len(found), np.float32)
         score[decoded.rows] = decoded.iou.clip(0, 1)
-        upsampling = Upsampling(decoded.logits[0].shape[-1], self._square_px, fitted_size(*shape, self._square_px), shape)
+        low = decoded.logits[0].shape[-1]
+        upsampling = Upsampling(low, None if self._stretched else self._square_px, self._fitted(*shape), shape)
         for row, mask_logits in zip(decoded.rows, chain.from_iterable(decoded.logits), strict=True):
             rle[row] = encode_mask(upsampling.mask(mask_logits))
         return replace(found, rle=tuple(rle), mask_score=score)
+
+    def _fitted(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that an image is given within the model's square."""
+        return (self._square_px,) * 2 if self._stretched else fitted_size(height, width, self._square_px)
 
     def _embed(self, images: Sequence[RgbImage]) -> Sequence[Any]:
         """What the mask decoder wants to know of each image."""
         import torch
 
-        pixels = torch.from_numpy(np.stack([square_pixels(image, self._square_px) for image in images]))
+        shown = stretched_pixels if self._stretched else square_pixels
+        pixels = torch.from_numpy(np.stack([shown(image, self._square_px) for image in images]))
         with inference(self._device, self._precision):
             return self._decoder.embed(pixels.to(self._device))
 
@@ -135,13 +144,14 @@ class Decoded(NamedTuple):
 
 
 class Upsampling:
-    """From SAM's logits to the mask of one image: to the padded square, crop, to the image, both bilinear, then > 0.
+    """From SAM's logits to the mask of one image: to the padded square, crop, to the image, both bilinear, then > 0. Without a
+    `square`, as in SAM 2, straight to the image.
 
     Both steps and the crop are linear and separable, so they are one matrix an axis. That equals the authors'
     `postprocess_masks` and allows to compute no more than the part of a mask that can be positive, in bands of bounded size.
     """
 
-    def __init__(self, low: int, square_px: int, fitted: tuple[int, int], original: tuple[int, int]) -> None:
+    def __init__(self, low: int, square_px: int | None, fitted: tuple[int, int], original: tuple[int, int]) -> None:
         self._rows, self._columns = (
             _interpolation(low, square_px, kept, full) for kept, full in zip(fitted, original, strict=True)
         )
@@ -185,6 +195,18 @@ def square_pixels(image: RgbImage, square_px: int) -> Float32:
     return pixels
 
 
+def stretched_pixels(image: RgbImage, square_px: int) -> Float32:
+    """The same of models that are shown the image stretched to their square. Their authors do not round it to grey levels."""
+    from PIL import Image
+
+    pixels = np.empty((3, square_px, square_px), np.float32)
+    for channel in range(3):
+        whole = Image.fromarray(image[:, :, channel].astype(np.float32))
+        resized = np.asarray(whole.resize((square_px, square_px), Image.Resampling.BILINEAR))
+        pixels[channel] = (resized - PIXEL_MEAN[channel]) / PIXEL_STD[channel]
+    return pixels
+
+
 def _boxes_with_area(xyxy: Float32, image: RgbImage) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Indices of the boxes that cover a part of the image, and these boxes (float64) clipped to it."""
     height, width = image.shape[:2]
@@ -198,13 +220,16 @@ def _without_masks(found: Candidates, image: RgbImage) -> Candidates:
     return replace(found, rle=rle, mask_score=np.zeros(len(found), np.float32))
 
 
-def _interpolation(low: int, square: int, kept: int, full: int) -> Tensor:
-    """The matrix (full, low) of linear interpolation from `low` to `square` samples, of which `kept` are brought to `full`."""
+def _interpolation(low: int, square: int | None, kept: int, full: int) -> Tensor:
+    """The matrix (full, low) of linear interpolation from `low` to `square` samples, of which `kept` are brought to `full`;
+    without a `square` from `low` to `full` at once."""
     import torch
     from torch.nn.functional import interpolate
 
-    upsampled = interpolate(torch.eye(low)[None], square, mode="linear", align_corners=False)
-    return interpolate(upsampled[..., :kept], full, mode="linear", align_corners=False)[0].T.contiguous()
+    samples = torch.eye(low)[None]
+    if square is not None:
+        samples = interpolate(samples, square, mode="linear", align_corners=False)[..., :kept]
+    return interpolate(samples, full, mode="linear", align_corners=False)[0].T.contiguous()
 
 
 def _span(values: Tensor) -> tuple[int, int]:

@@ -62,6 +62,32 @@ def hq_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+TINY_SAM2: dict[str, dict[str, Any]] = {
+    "vision_config": {
+        "backbone_config": {
+            "model_type": "sam2_hiera_det_model", "hidden_size": 8, "image_size": [SQUARE_PX, SQUARE_PX],
+            "blocks_per_stage": [1, 2, 3, 1], "embed_dim_per_stage": [8, 16, 32, 64],
+            "num_attention_heads_per_stage": [1, 2, 4, 8], "window_size_per_stage": [8, 4, 6, 3], "global_attention_blocks": [4],
+            "window_positional_embedding_background_size": [5, 5],
+        },
+        "backbone_channel_list": [64, 32, 16, 8], "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]], "fpn_hidden_size": 32,
+    },
+    "prompt_encoder_config": {**IMAGE, "hidden_size": 32},
+    "mask_decoder_config": {"hidden_size": 32, "mlp_dim": 48, "num_attention_heads": 2, "iou_head_hidden_dim": 24},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a random SAM 2."""
+    from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model
+
+    path = tmp_path_factory.mktemp("sam2_folder")
+    randomised(Sam2Model(Sam2Config(**TINY_SAM2)), seed=3).save_pretrained(path)
+    Sam2ImageProcessor(size={"height": SQUARE_PX, "width": SQUARE_PX}).save_pretrained(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def official_model() -> Any:
     """A random SAM of the authors' own code, in sizes that none of their releases has."""

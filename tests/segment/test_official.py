@@ -113,7 +113,7 @@ def test_official_weights_get_the_authors_epsilon_and_others_keep_their_own(fold
 def test_a_missing_tensor_is_named(official_model, tmp_path):
     state = dict(official_model.state_dict())
     del state["image_encoder.neck.2.weight"]
-    with pytest.raises(WeightsError, match=r"does not fit SAM .*\n  1 missing: vision_encoder.neck.conv2.weight"):
+    with pytest.raises(WeightsError, match=r"does not fit SAM, .*\n  1 missing: vision_encoder.neck.conv2.weight"):
         load_official(altered(state, tmp_path / "sam.pth"))
 
 
@@ -133,7 +133,7 @@ def test_a_tensor_of_another_shape_is_named(official_model, tmp_path):
 def test_files_of_other_models_are_refused(tmp_path):
     other = altered({"backbone.0.weight": torch.zeros(3), "epoch": 7}, tmp_path / "other.pth")
     with pytest.raises(
-        WeightsError, match=r"not an official checkpoint of SAM or SAM-HQ .*found 2 entries \(backbone.0.weight, epoch\)"
+        WeightsError, match=r"not an official checkpoint of SAM, SAM-HQ .*found 2 entries \(backbone.0.weight, epoch\)"
     ):
         load_official(other)
     tensors = altered({"backbone.0.weight": torch.zeros(3)}, tmp_path / "tensors.pth")

@@ -210,6 +210,8 @@ def test_wrong_input_is_refused(sam, folder, picture, boxed):
             sam.segment([image], [boxed((0, 0, 2, 2))])
     with pytest.raises(ConfigError, match="boxes_per_call must be at least 1, got 0"):
         Sam(str(folder), boxes_per_call=0)
+    with pytest.raises(ConfigError, match="mini has learnt to give a single answer"):
+        Sam("mini", mask_guess="best-of-three")
     with pytest.raises(ConfigError, match="images_per_call must be at least 1, got -1"):
         Sam(str(folder), images_per_call=-1)
 

@@ -1,0 +1,168 @@
+"""Our SAM 2 against transformers' forward pass on the same weights, and as a segmenter."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate
+from transformers import Sam2Config, Sam2Model
+
+from autodistill_grounded_sam.config import MaskGuess
+from autodistill_grounded_sam.errors import WeightsError
+from autodistill_grounded_sam.masks import areas, decode_mask, mask_iou
+from autodistill_grounded_sam.segment import decoder as decoder_module
+from autodistill_grounded_sam.segment.decoder import MaskDecoder
+from autodistill_grounded_sam.segment.decoder_sam2 import Sam2MaskDecoder
+from autodistill_grounded_sam.segment.sam import Sam, Upsampling, stretched_pixels
+from autodistill_grounded_sam.testing import check_segmenter
+from tests.segment.conftest import TINY_SAM2, randomised
+
+PIXELS = torch.randn((2, 3, 128, 128), generator=torch.Generator().manual_seed(1))
+
+
+def model() -> Any:
+    return randomised(Sam2Model(Sam2Config(**TINY_SAM2)), seed=5)
+
+
+def some_boxes(count: int) -> torch.Tensor:
+    corners = torch.rand((count, 2, 2), generator=torch.Generator().manual_seed(count)).sort(dim=1).values
+    return corners.flatten(1) * 128
+
+
+def answer_of(sam: Any, boxes: torch.Tensor, guess: MaskGuess) -> tuple[torch.Tensor, torch.Tensor]:
+    """transformers' best mask of each box in the second image, and its predicted IoU."""
+    with torch.inference_mode():
+        answer = sam(pixel_values=PIXELS[1:], input_boxes=boxes[None], multimask_output=guess == "best-of-three")
+    best = answer.iou_scores[0].argmax(dim=1)
+    every = range(len(boxes))
+    return answer.pred_masks[0, every, best], answer.iou_scores[0, every, best]
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])  # as on a CPU, as on a GPU
+@pytest.mark.parametrize("guess", ["single", "best-of-three"])
+def test_equals_transformers(guess: MaskGuess, together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if together:
+        monkeypatch.setattr(MaskDecoder, "_parts", lambda self, boxes: [slice(None)])
+    monkeypatch.setattr(decoder_module, "BLOCK_CELLS", 25)  # blocks of cells that do not come out even
+    sam, boxes = model(), some_boxes(4)
+    ours = Sam2MaskDecoder(sam)
+    for threshold in (0.0, 0.5, 1.1):  # all steady; some; none
+        sam.mask_decoder.dynamic_multimask_stability_thresh = threshold
+        expected, expected_iou = answer_of(sam, boxes, guess)
+        with torch.inference_mode():
+            logits, iou = ours.decode(ours.see(ours.embed(PIXELS)[1]), boxes, guess)
+        assert expected.std() > 0.1, "random weights gave a constant mask: this test would prove nothing"
+        torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(iou, expected_iou, atol=1e-5, rtol=1e-4)
+
+
+def test_an_unsteady_single_answer_gives_way_to_the_best_of_three() -> None:
+    sam, boxes = model(), some_boxes(6)
+    ours, decoder = Sam2MaskDecoder(sam), sam.mask_decoder
+    with torch.inference_mode():
+        seen = ours.see(ours.embed(PIXELS)[1])
+        decoder.dynamic_multimask_via_stability = False
+        plain, _ = ours.decode(seen, boxes, "single")
+        best, _ = ours.decode(seen, boxes, "best-of-three")
+        decoder.dynamic_multimask_via_stability = True
+        shares = decoder._get_stability_scores(plain[None])[0]
+        decoder.dynamic_multimask_stability_thresh = float(shares.median())
+        mixed, _ = ours.decode(seen, boxes, "single")
+        expected, _ = answer_of(sam, boxes, "single")
+    steady = shares >= decoder.dynamic_multimask_stability_thresh
+    assert 0 < steady.sum() < 6
+    torch.testing.assert_close(mixed, torch.where(steady[:, None, None], plain, best))
+    torch.testing.assert_close(mixed, expected, atol=2e-4, rtol=1e-4)
+
+
+# -- as a segmenter ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_a_segmenter_that_keeps_the_contract(sam2_folder, picture, boxed):
+    sam = Sam(str(sam2_folder))
+    check_segmenter(sam)
+    (found,) = sam.segment([picture(97, 151)], [boxed((10, 20, 60, 80), (30, 5, 90, 40), (5, 5, 5, 40))])
+    assert [code["size"] for code in found.rle] == [[97, 151]] * 3
+    assert (areas(found.rle) > 0).tolist() == [True, True, False] and mask_iou(*found.rle[:2]) < 0.95
+
+
+def test_a_result_does_not_depend_on_its_batch(sam2_folder, picture, boxed):
+    sam = Sam(str(sam2_folder), images_per_call=3)
+    images = [picture(70, 100, 1), picture(100, 64, 2), picture(33, 90, 3)]
+    candidates = [boxed((5, 5, 60, 60)), boxed((8, 8, 40, 90), (1, 30, 60, 70)), boxed((10, 2, 80, 30))]
+    for image, boxes, found in zip(images, candidates, sam.segment(images, candidates), strict=True):
+        (alone,) = sam.segment([image], [boxes])
+        np.testing.assert_allclose(alone.mask_score, found.mask_score, atol=1e-4)
+        assert min(map(mask_iou, alone.rle, found.rle)) > 0.999
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (900, 1), (1, 900), (40, 3000), (3, 2)])
+def test_pictures_of_any_shape(sam2_folder, picture, boxed, height, width):
+    (found,) = Sam(str(sam2_folder)).segment([picture(height, width)], [boxed((0, 0, width, height))])
+    assert found.rle[0]["size"] == [height, width]
+
+
+def test_equals_the_processor_of_transformers_in_pixels_and_boxes(sam2_folder, picture, boxed):
+    """The whole way: the image stretched to the square, the box with it, the mask stretched back."""
+    from transformers import Sam2ImageProcessor, Sam2Processor
+
+    image, box = picture(90, 160), (20.0, 10.0, 120.0, 70.0)
+    processor = Sam2Processor(Sam2ImageProcessor(size={"height": 128, "width": 128}), target_size=128)
+    inputs = processor(images=image, input_boxes=[[list(box)]], return_tensors="pt")
+    sam = Sam(str(sam2_folder))
+    with torch.inference_mode():
+        answer = sam._model(**inputs, multimask_output=False)
+    (expected,) = processor.post_process_masks(answer.pred_masks, inputs["original_sizes"])
+    (found,) = sam.segment([image], [boxed(box)])
+    mask = decode_mask(found.rle[0])
+    assert 0.02 < mask.mean() < 0.98
+    assert (mask & expected[0, 0].numpy()).sum() / (
+        mask | expected[0, 0].numpy()
+    ).sum() > 0.97  # they resize to other grey levels
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 200), (40, 90), (128, 128), (1, 5)])
+def test_pixels_are_those_of_a_float_image_that_is_stretched(picture, height, width):
+    image = picture(height, width)
+    whole = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
+    expected = interpolate(whole, (128, 128), mode="bilinear", antialias=True, align_corners=False)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(
+        stretched_pixels(image, 128).transpose(1, 2, 0),
+        (expected / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (97, 151), (7, 300)])
+def test_upsampling_without_a_square_is_one_bilinear_step(height, width):
+    logits = torch.randn((16, 16), generator=torch.Generator().manual_seed(height))
+    expected = interpolate(logits[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0].numpy()
+    mask = Upsampling(16, None, (64, 64), (height, width)).mask(logits)
+    certain = abs(expected) > 1e-4  # nearer to 0 than that, rounding decides
+    np.testing.assert_array_equal(mask[certain], expected[certain] > 0)
+
+
+def test_the_folder_of_the_tracker_holds_the_image_model_as_well(sam2_folder, tmp_path, picture, boxed):
+    from safetensors.torch import load_file, save_file
+
+    video = Path(shutil.copytree(sam2_folder, tmp_path / "video"))
+    settings = json.loads((video / "config.json").read_text())
+    settings["model_type"], settings["num_maskmem"] = "sam2_video", 7
+    for part in ("prompt_encoder", "mask_decoder"):
+        settings[f"{part}_config"]["model_type"] = f"sam2_video_{part}"
+    (video / "config.json").write_text(json.dumps(settings))
+    weights = load_file(video / "model.safetensors") | {"memory_encoder.projection.weight": torch.zeros(3)}
+    save_file(weights, video / "model.safetensors", metadata={"format": "pt"})
+    image, boxes = picture(70, 100), boxed((10, 10, 70, 60))
+    (ours,), (theirs,) = (Sam(str(place)).segment([image], [boxes]) for place in (sam2_folder, video))
+    assert ours.rle == theirs.rle
+    del weights["no_memory_embedding"]
+    save_file(weights, video / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match="lacks 1 of SAM 2's weights: no_memory_embedding"):
+        Sam(str(video))
