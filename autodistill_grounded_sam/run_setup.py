@@ -103,6 +103,8 @@ def _model(role: str, name: str, offline: bool) -> dict[str, str | None]:
     plugin = plugins.find(role, name)
     if not plugin.built_in:
         return {"name": f"{plugin.target} of {plugin.distribution}", "sha256": None}
+    if not plugin.has_weights:
+        return {"name": name, "sha256": None}
     found = weights.find_weights(name, cast(weights.Role, role[:-1]), offline=offline)
     return {"name": name, "sha256": found.sha256, "identity": found.identity}
 

@@ -81,6 +81,7 @@ _KNOWN = (
     KnownModel("facebook/sam2.1-hiera-small", "segmenter", "Apache-2.0", "0.2 GB", "SAM 2.1 small"),
     KnownModel("facebook/sam2.1-hiera-base-plus", "segmenter", "Apache-2.0", "0.3 GB", "SAM 2.1 base-plus"),
     KnownModel("facebook/sam2.1-hiera-large", "segmenter", "Apache-2.0", "0.9 GB", "SAM 2.1 large; faster than SAM ViT-H"),
+    KnownModel("yonigozlan/EdgeTAM-hf", "segmenter", "Apache-2.0", "0.1 GB", "EdgeTAM; small and quick, needs timm"),
     KnownModel("bert-base-uncased", "tokenizer", "Apache-2.0", "1 MB", "the words of official Grounding DINO .pth files"),
 )  # fmt: skip
 

@@ -33,11 +33,14 @@ class Family:
 
 
 _SAM2 = Family("SAM 2", "Sam2Config", "Sam2Model", Sam2MaskDecoder, stretched=True)
+_EDGETAM = Family("EdgeTAM", "EdgeTamConfig", "EdgeTamModel", Sam2MaskDecoder, stretched=True)
 FAMILIES: Mapping[str, Family] = {
     "sam": Family("SAM", "SamConfig", "SamModel", MaskDecoder),
     "sam_hq": Family("SAM-HQ", "SamHQConfig", "SamHQModel", HqMaskDecoder),
     "sam2": _SAM2,
     "sam2_video": _SAM2,  # the tracker, whose folder holds the image model as well, under the same names
+    "edgetam": _EDGETAM,
+    "edgetam_video": _EDGETAM,
 }
 
 
@@ -61,6 +64,7 @@ def _load_folder(path: Path) -> Any:
     import torch
     import transformers
 
+    family: Family | None = None
     try:
         settings, _ = transformers.PreTrainedConfig.get_config_dict(path, local_files_only=True)
         family = FAMILIES.get(settings.get("model_type", ""))
@@ -77,6 +81,8 @@ def _load_folder(path: Path) -> Any:
             )
     except WeightsError:
         raise
+    except ImportError as error:
+        raise WeightsError(f"{path} holds {family.title if family else 'a model'}, which needs more: {error}") from error
     except Exception as error:  # OSError, RuntimeError, SafetensorError, JSON errors ...: all mean the same to the user
         raise WeightsError(f"{path} cannot be loaded as a transformers folder of a segmenter: {error}") from error
     if missing := sorted(report["missing_keys"]):

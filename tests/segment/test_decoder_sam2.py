@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,54 @@ def test_an_unsteady_single_answer_gives_way_to_the_best_of_three() -> None:
     assert 0 < steady.sum() < 6
     torch.testing.assert_close(mixed, torch.where(steady[:, None, None], plain, best))
     torch.testing.assert_close(mixed, expected, atol=2e-4, rtol=1e-4)
+
+
+def edgetam() -> Any:
+    """A random EdgeTAM, whose encoder is timm's RepViT."""
+    pytest.importorskip("timm", reason="timm, which EdgeTAM needs, is not installed")
+    from transformers import EdgeTamConfig, EdgeTamModel
+
+    backbone = {
+        "model_type": "timm_wrapper", "architecture": "repvit_m1.dist_in1k", "num_classes": 2, "label_names": ["a", "b"],
+        "model_args": {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+    }  # fmt: skip
+    vision = {"backbone_config": backbone, "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]], "fpn_hidden_size": 32}
+    torch.manual_seed(2)
+    model = EdgeTamModel(EdgeTamConfig(**{**TINY_SAM2, "vision_config": vision})).eval()
+    randomised(model.mask_decoder, 5), randomised(model.prompt_encoder, 5), randomised(model.vision_encoder.neck, 5)
+    return model
+
+
+@pytest.mark.parametrize("guess", ["single", "best-of-three"])
+def test_edgetam_equals_transformers(guess: MaskGuess) -> None:
+    sam, boxes = edgetam(), some_boxes(4)
+    ours = Sam2MaskDecoder(sam)
+    expected, expected_iou = answer_of(sam, boxes, guess)
+    with torch.inference_mode():
+        logits, iou = ours.decode(ours.see(ours.embed(PIXELS)[1]), boxes, guess)
+    assert expected.std() > 0.1, "random weights gave a constant mask: this test would prove nothing"
+    torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(iou, expected_iou, atol=1e-5, rtol=1e-4)
+
+
+def test_an_edgetam_folder_is_a_segmenter_that_keeps_the_contract(tmp_path: Path, picture: Any, boxed: Any) -> None:
+    from transformers import Sam2ImageProcessor
+
+    edgetam().save_pretrained(tmp_path)
+    Sam2ImageProcessor(size={"height": 128, "width": 128}).save_pretrained(tmp_path)
+    sam = Sam(str(tmp_path))
+    check_segmenter(sam)
+    (found,) = sam.segment([picture(97, 151)], [boxed((10, 20, 60, 80), (30, 5, 90, 40), (5, 5, 5, 40))])
+    assert [code["size"] for code in found.rle] == [[97, 151]] * 3 and mask_iou(*found.rle[:2]) < 0.95
+
+
+@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
+def test_edgetam_without_timm_says_what_is_missing(sam2_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sam2_folder, tmp_path / "edgetam"))
+    settings = {"model_type": "edgetam", "vision_config": {"backbone_config": {"model_type": "timm_wrapper"}}}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(WeightsError, match=r"(?s)edgetam holds EdgeTAM, which needs more: .*pip install timm"):
+        Sam(str(folder))
 
 
 # -- as a segmenter ---------------------------------------------------------------------------------------------------------
