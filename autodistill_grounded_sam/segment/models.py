@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,30 @@ RELEASED = {(768, 12), (1024, 24), (1280, 32)}  # (width, depth) of the authors'
 @dataclass(frozen=True)
 class Family:
     """`config` and `model` are the classes of transformers that hold the weights, `decoder` is what answers from them. An image
-    is `stretched` to the model's square, or keeps its shape and is padded."""
+    is `stretched` to the model's square, or keeps its shape and is padded; `mean` and `std` are those of its RGB in 0..255.
+    `within` names the part of config.json that is the image half's, where that is not the whole."""
 
     title: str
     config: str
     model: str
     decoder: type[MaskDecoder]
     stretched: bool = False
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # of ImageNet
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    within: str = ""
 
 
 _SAM2 = Family("SAM 2", "Sam2Config", "Sam2Model", Sam2MaskDecoder, stretched=True)
+_MIDDLE = (127.5, 127.5, 127.5)
+_SAM3 = Family("SAM 3's tracker", "Sam3TrackerConfig", "Sam3TrackerModel", Sam2MaskDecoder, True, _MIDDLE, _MIDDLE)
 _EDGETAM = Family("EdgeTAM", "EdgeTamConfig", "EdgeTamModel", Sam2MaskDecoder, stretched=True)
 FAMILIES: Mapping[str, Family] = {
     "sam": Family("SAM", "SamConfig", "SamModel", MaskDecoder),
     "sam_hq": Family("SAM-HQ", "SamHQConfig", "SamHQModel", HqMaskDecoder),
     "sam2": _SAM2,
     "sam2_video": _SAM2,  # the tracker, whose folder holds the image model as well, under the same names
+    "sam3_tracker": _SAM3,
+    "sam3_video": replace(_SAM3, within="tracker_config"),  # as SAM 3 is on the hub: detector and tracker in one folder
     "edgetam": _EDGETAM,
     "edgetam_video": _EDGETAM,
 }
@@ -71,9 +79,9 @@ def _load_folder(path: Path) -> Any:
         if family is None:
             known = ", ".join(map(repr, FAMILIES))
             raise WeightsError(f"{path} holds a model of type {settings.get('model_type')!r}; a segmenter is one of {known}")
-        config = getattr(transformers, family.config).from_dict(
-            {key: value for key, value in settings.items() if key != "model_type"}
-        )
+        own = settings[family.within] if family.within else settings
+        own = {key: value for key, value in own.items() if key != "model_type"}  # as it may be that of a tracker
+        config = getattr(transformers, family.config).from_dict(own)
         _take_the_authors_epsilon(config)
         with quiet_loading():
             model, report = getattr(transformers, family.model).from_pretrained(

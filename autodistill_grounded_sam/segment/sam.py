@@ -27,7 +27,7 @@ BAND_PX = 256  # columns of a mask that are interpolated at once: bounds the flo
 
 
 class Sam:
-    """Masks for boxes with SAM, SAM-HQ or SAM 2, after the protocol Segmenter; holds weights and no state between calls.
+    """Masks for boxes with SAM or a relative of it (`models`), after the protocol Segmenter; keeps no state between calls.
 
     `name` is `mini`, a hub id, a transformers folder or an official file; `device` a torch device (`cpu`, `cuda:0`, `mps`).
     `boxes_per_call` boxes go through the mask decoder at once, `images_per_call` images through the image encoder (None:
@@ -65,7 +65,7 @@ class Sam:
         self._boxes_per_call = boxes_per_call
         self._mask_guess: MaskGuess = mask_guess
         self._square_px: int = self._model.prompt_encoder.input_image_size
-        self._stretched = family.stretched
+        self._family = family
         self._images_per_call = images_per_call or (1 if device.startswith("cpu") else None)
 
     def segment(self, images: Sequence[RgbImage], candidates: Sequence[Candidates]) -> list[Candidates]:
@@ -115,21 +115,25 @@ class Sam:
         rle, score = list(found.rle or ()), np.zeros(len(found), np.float32)
         score[decoded.rows] = decoded.iou.clip(0, 1)
         low = decoded.logits[0].shape[-1]
-        upsampling = Upsampling(low, None if self._stretched else self._square_px, self._fitted(*shape), shape)
+        upsampling = Upsampling(low, None if self._family.stretched else self._square_px, self._fitted(*shape), shape)
         for row, mask_logits in zip(decoded.rows, chain.from_iterable(decoded.logits), strict=True):
             rle[row] = encode_mask(upsampling.mask(mask_logits))
         return replace(found, rle=tuple(rle), mask_score=score)
 
+    def _pixels(self, image: RgbImage) -> Float32:
+        if not self._family.stretched:
+            return square_pixels(image, self._square_px)
+        return stretched_pixels(image, self._square_px, self._family.mean, self._family.std)
+
     def _fitted(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image is given within the model's square."""
-        return (self._square_px,) * 2 if self._stretched else fitted_size(height, width, self._square_px)
+        return (self._square_px,) * 2 if self._family.stretched else fitted_size(height, width, self._square_px)
 
     def _embed(self, images: Sequence[RgbImage]) -> Sequence[Any]:
         """What the mask decoder wants to know of each image."""
         import torch
 
-        shown = stretched_pixels if self._stretched else square_pixels
-        pixels = torch.from_numpy(np.stack([shown(image, self._square_px) for image in images]))
+        pixels = torch.from_numpy(np.stack([self._pixels(image) for image in images]))
         with inference(self._device, self._precision):
             return self._decoder.embed(pixels.to(self._device))
 
@@ -195,7 +199,7 @@ def square_pixels(image: RgbImage, square_px: int) -> Float32:
     return pixels
 
 
-def stretched_pixels(image: RgbImage, square_px: int) -> Float32:
+def stretched_pixels(image: RgbImage, square_px: int, mean: Sequence[float], std: Sequence[float]) -> Float32:
     """The same of models that are shown the image stretched to their square. Their authors do not round it to grey levels."""
     from PIL import Image
 
@@ -203,7 +207,7 @@ def stretched_pixels(image: RgbImage, square_px: int) -> Float32:
     for channel in range(3):
         whole = Image.fromarray(image[:, :, channel].astype(np.float32))
         resized = np.asarray(whole.resize((square_px, square_px), Image.Resampling.BILINEAR))
-        pixels[channel] = (resized - PIXEL_MEAN[channel]) / PIXEL_STD[channel]
+        pixels[channel] = (resized - mean[channel]) / std[channel]
     return pixels
 
 

@@ -25,6 +25,9 @@ def randomised(module: Any, seed: int) -> Any:
             spread = 0.3 if parameter.ndim == 1 else 1.0 if "posit" in name or "embed" in name else 1.5 * fan_in**-0.5
             noise = torch.randn(parameter.shape, generator=generator) * spread
             parameter.copy_(noise + 1 if parameter.ndim == 1 and name.endswith("weight") else noise)
+        for name, buffer in module.named_buffers():
+            if name.endswith(("positional_embedding", "gaussian_matrix")):  # in a model twice, and the same
+                buffer.copy_(torch.randn(buffer.shape, generator=torch.Generator().manual_seed(seed)))
     return module.eval()
 
 

@@ -36,8 +36,8 @@ def authors_model(config: str, *changes: str, device: str = "cpu") -> Any:
 @pytest.fixture(scope="module")
 def tiny() -> Any:
     changes = [f"image_encoder.trunk.{change}" for change in TINY]
-    return randomised(
-        authors_model("sam2.1/sam2.1_hiera_t", *changes, "image_encoder.neck.backbone_channel_list=[128,64,32,16]"), 1
+    return randomised(  # of the seeds tried, the first whose masks fill about half
+        authors_model("sam2.1/sam2.1_hiera_t", *changes, "image_encoder.neck.backbone_channel_list=[128,64,32,16]"), 2
     )
 
 
