@@ -136,6 +136,11 @@ def _segmenter_parent(name: str | None, labelled: Labelled, offline: bool) -> Fo
         raise ConfigError(
             "a segmenter learns from masks, and the annotations hold boxes only; leave --segmenter out, or label masks"
         )
+    from autodistill_grounded_sam.segment.models import family_of, load
+
+    family = family_of(load(name, offline=offline))
+    if family.model != "SamModel":
+        raise ConfigError(f"the mask decoder of {name} cannot learn: it is {family.title}, and only SAM's can; give a SAM")
     return find_weights(name, "segmenter", offline=offline)
 
 
@@ -150,7 +155,7 @@ def _adapt_segmenter(
 ) -> dict[str, Any]:
     """Write the adapted segmenter among the unfinished work; what the card says of it."""
     from autodistill_grounded_sam.adapt import mask_training
-    from autodistill_grounded_sam.segment.sam import load
+    from autodistill_grounded_sam.segment.models import load
 
     model, looks = mask_training.train_masks(
         load(str(cutter.path)), mask_training.masked(learn), mask_training.masked(held), steps=recipe.steps, seed=recipe.seed,

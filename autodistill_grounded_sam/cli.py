@@ -86,6 +86,9 @@ def label(
     workers: Annotated[Optional[int], typer.Option("--workers", help="Of the ray engine (one a GPU, or one a core).")] = None,  # noqa: UP045
     gpus_per_worker: Annotated[Optional[float], typer.Option("--gpus-per-worker", help="Of the ray engine (1).")] = None,  # noqa: UP045
     masks: Annotated[str, typer.Option("--masks", help="all, kept (only what today's thresholds keep), none (boxes).")] = "all",
+    mask_guess: Annotated[
+        str, typer.Option("--mask-guess", help="single, best-of-three (by its own rating), hq-only (SAM-HQ's own).")
+    ] = "single",
     precision: Annotated[
         str, typer.Option("--precision", help="float32, tf32 or bfloat16 (faster, scores move a little).")
     ] = "float32",
@@ -98,7 +101,8 @@ def label(
     from autodistill_grounded_sam import pipeline
 
     config = _label_config(
-        see={"detector": detector, "segmenter": segmenter, "masks": masks, "precision": precision, "tiles": tiles},
+        see={"detector": detector, "segmenter": segmenter, "masks": masks, "mask_guess": mask_guess}
+        | {"precision": precision, "tiles": tiles},
         run={"device": device, "batch_size": int(batch_size) if batch_size.isdigit() else batch_size, "offline": offline}
         | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker},
         decide={"box_threshold": box_threshold, "text_threshold": text_threshold}

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from autodistill_grounded_sam.errors import ConfigError
 
 Config = TypeVar("Config", bound="_Config")
+# Which mask a SAM gives to a box: its single answer, of its three guesses the one that it rates best (SAM-HQ adds its own mask to
+# either), or SAM-HQ's own mask alone.
+MaskGuess = Literal["single", "best-of-three", "hq-only"]
 
 
 class _Config(BaseModel):
@@ -21,6 +24,7 @@ class SeeConfig(_Config):
     detector: str = "IDEA-Research/grounding-dino-tiny"
     segmenter: str = "facebook/sam-vit-huge"
     masks: Literal["all", "kept", "none"] = "all"
+    mask_guess: MaskGuess = "single"
     span_score: Literal["mean", "max", "gate"] = "gate"  # one score of a prompt's tokens; docs/scores.md says why this one
     floor: float = Field(0.10, ge=0, le=1)  # candidates below it are not stored
     max_candidates: int = Field(100, ge=1)  # an image; as SegInW's protocol keeps

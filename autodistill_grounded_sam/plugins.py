@@ -23,7 +23,11 @@ OURS = "autodistill-grounded-sam"
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "detectors": {"mini": "autodistill_grounded_sam.detect.grounding_dino:GroundingDino"},
-    "segmenters": {"mini": "autodistill_grounded_sam.segment.sam:Sam"},
+    "segmenters": {
+        "mini": "autodistill_grounded_sam.segment.sam:Sam",
+        "ellipse": "autodistill_grounded_sam.segment.cheap:Ellipse",
+        "grabcut": "autodistill_grounded_sam.segment.cheap:GrabCut",
+    },
     "taggers": {},
     "formats": {
         "yolo-seg": "autodistill_grounded_sam.export.yolo:YoloSegWriter",
@@ -66,6 +70,11 @@ class Plugin:
     @property
     def built_in(self) -> bool:
         return self.distribution == OURS
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether its name is that of weights, by which its results are known."""
+        return self.built_in and self.target == WEIGHTS_OF.get(self.role)
 
     def problem(self) -> str:
         """Why this plugin cannot be used, in one line; "" if it can. Imports it."""

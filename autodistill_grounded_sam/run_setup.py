@@ -83,7 +83,10 @@ def worker_spec(config: LabelConfig, ontology: Ontology, prompt_groups: Sequence
 
 def identity_of(config: LabelConfig, ontology: Ontology) -> dict[str, Any]:
     """What a store belongs to. With masks of the kept ones only, also what decided which those are."""
-    image_settings = config.see.model_dump(mode="json", exclude={"detector", "segmenter", "max_megapixels"})
+    not_of_images = {"detector", "segmenter", "max_megapixels"}
+    if config.see.masks == "none" or config.see.mask_guess == "single":  # stores older than this setting hold single ones
+        not_of_images.add("mask_guess")
+    image_settings = config.see.model_dump(mode="json", exclude=not_of_images)
     identity: dict[str, Any] = {
         "prompts": list(ontology.prompts),
         "detector": _model("detectors", config.see.detector, config.run.offline),
@@ -102,6 +105,8 @@ def _model(role: str, name: str, offline: bool) -> dict[str, Any]:
     plugin = plugins.find(role, name)
     if not plugin.built_in:
         return {"name": f"{plugin.target} of {plugin.distribution}", "sha256": None}
+    if not plugin.has_weights:
+        return {"name": name, "sha256": None}
     found = weights.find_weights(name, cast(weights.Role, role[:-1]), offline=offline)
     scoreless = role == "detectors" and found.kind == "transformers" and found.model_type in SCORELESS
     return {"name": name, "sha256": found.sha256, "identity": found.identity, **({"scores": False} if scoreless else {})}

@@ -94,6 +94,14 @@ _KNOWN = (
     KnownModel("facebook/sam-vit-base", "segmenter", "Apache-2.0", "0.4 GB", "SAM ViT-B"),
     KnownModel("facebook/sam-vit-large", "segmenter", "Apache-2.0", "1.2 GB", "SAM ViT-L"),
     KnownModel("facebook/sam-vit-huge", "segmenter", "Apache-2.0", "2.6 GB", "SAM ViT-H; the default"),
+    KnownModel("syscv-community/sam-hq-vit-base", "segmenter", "Apache-2.0", "0.4 GB", "SAM-HQ ViT-B"),
+    KnownModel("syscv-community/sam-hq-vit-large", "segmenter", "Apache-2.0", "1.3 GB", "SAM-HQ ViT-L"),
+    KnownModel("syscv-community/sam-hq-vit-huge", "segmenter", "Apache-2.0", "2.6 GB", "SAM-HQ ViT-H; finer edges than SAM"),
+    KnownModel("facebook/sam2.1-hiera-tiny", "segmenter", "Apache-2.0", "0.2 GB", "SAM 2.1 tiny"),
+    KnownModel("facebook/sam2.1-hiera-small", "segmenter", "Apache-2.0", "0.2 GB", "SAM 2.1 small"),
+    KnownModel("facebook/sam2.1-hiera-base-plus", "segmenter", "Apache-2.0", "0.3 GB", "SAM 2.1 base-plus"),
+    KnownModel("facebook/sam2.1-hiera-large", "segmenter", "Apache-2.0", "0.9 GB", "SAM 2.1 large; faster than SAM ViT-H"),
+    KnownModel("yonigozlan/EdgeTAM-hf", "segmenter", "Apache-2.0", "0.1 GB", "EdgeTAM; small and quick, needs timm"),
     KnownModel("bert-base-uncased", "tokenizer", "Apache-2.0", "1 MB", "the words of official Grounding DINO .pth files"),
 )  # fmt: skip
 

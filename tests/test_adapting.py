@@ -84,3 +84,17 @@ def test_nothing_is_written_where_nothing_can_be_learnt(scenes: Path, tmp_path: 
     with pytest.raises(DatasetError, match="holds no label to learn from"):
         adapt_weights(scenes / "images", scenes / "truth.json", {"zebra": "zebra"}, tmp_path / "w", steps=1)
     assert not (tmp_path / "w").exists()
+
+
+def test_a_segmenter_whose_decoder_cannot_learn_is_refused_before_anything_is_learnt(scenes: Path, tmp_path: Path) -> None:
+    from transformers import SamHQConfig, SamHQModel, SamImageProcessor
+
+    from tests.segment.conftest import TINY
+
+    SamHQModel(SamHQConfig(**{**TINY, "mask_decoder_config": {**TINY["mask_decoder_config"], "vit_dim": 32}})).save_pretrained(
+        tmp_path / "hq"
+    )
+    SamImageProcessor().save_pretrained(tmp_path / "hq")
+    with pytest.raises(ConfigError, match=r"the mask decoder of .*hq cannot learn: it is SAM-HQ, and only SAM's can; give a SAM"):
+        adapted(scenes, tmp_path / "w", steps=1, segmenter=str(tmp_path / "hq"))
+    assert not (tmp_path / "w").exists()

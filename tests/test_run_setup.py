@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from autodistill_grounded_sam.config import LabelConfig, RunConfig, SeeConfig
-from autodistill_grounded_sam.run_setup import batch_size_of
+from autodistill_grounded_sam.ontology import Ontology
+from autodistill_grounded_sam.run_setup import batch_size_of, identity_of
+from autodistill_grounded_sam.store.identity import describe_changes
 
 MINI = SeeConfig(detector="mini", segmenter="mini")
 
@@ -24,3 +26,14 @@ def test_a_batch_is_what_the_free_memory_of_a_card_holds(
 def test_a_batch_that_is_given_is_kept(tmp_path: Path) -> None:
     assert batch_size_of(LabelConfig(see=MINI, run=RunConfig(device="cpu", batch_size=7)), tmp_path) == 7
     assert batch_size_of(LabelConfig(see=MINI, run=RunConfig(device="cpu")), tmp_path) == 4
+
+
+def test_a_store_belongs_to_its_guess_of_masks_and_older_stores_to_the_single_one() -> None:
+    words = Ontology.load("painted_shapes_small")
+
+    def identity(**see: str) -> dict:
+        return identity_of(LabelConfig(see=SeeConfig(**MINI.model_dump() | see)), words)
+
+    assert "mask_guess" not in identity()["see"]  # as in stores written before there was a choice
+    assert describe_changes(identity(), identity(mask_guess="best-of-three")) == ["see.mask_guess: None -> 'best-of-three'"]
+    assert identity(masks="none", mask_guess="best-of-three") == identity(masks="none")

@@ -82,7 +82,12 @@ class SeeWorker:
             self._detector = TiledDetector(self._detector)
         self._segmenter: Segmenter | None = None
         if self._see.masks != "none":
-            settings = {"device": device, "offline": offline, "precision": self._see.precision}
+            settings = {
+                "device": device,
+                "offline": offline,
+                "precision": self._see.precision,
+                "mask_guess": self._see.mask_guess,
+            }
             self._segmenter = cast(Segmenter, plugins.load("segmenters", self._see.segmenter, **settings))
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:

@@ -4,14 +4,18 @@ An image has thousands of cells, a box has seven tokens. Wherever the two meet, 
 
     (x Wk)' q = x' (Wk' q)      A (t Wv) Wo = A (t Wv Wo)      A' (x Wv + b) = (A' x) Wv + b,   as rows of A' sum to 1
 
-The first layer sees the same cells for every box of an image; what it needs of them is computed once. One mask a box is made, not
-four. On a CPU boxes go one by one past their cells, so that these stay in the cache; elsewhere all go at once.
+The first layer sees the same cells for every box of an image; what it needs of them is computed once. Only the masks that are
+asked for are made, not all four. On a CPU boxes go one by one past their cells, so that these stay in the cache; elsewhere all go
+at once. SAM-HQ and SAM 2 have the same transformer and other ends: `decoder_hq`, `decoder_sam2`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from autodistill_grounded_sam.config import MaskGuess
+from autodistill_grounded_sam.segment.encoder import encode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,17 +25,21 @@ BLOCK_CELLS = 512  # that are upsampled at once on a CPU, for each thread
 
 class SeenImage(NamedTuple):
     """What all boxes of an image share: `cells` (cells, d), `placed` (the same with their positions added), and what the first
-    layer makes of them: `keys`, `values`, `queries` (heads, cells, channels)."""
+    layer makes of them: `keys`, `values`, `queries` (heads, cells, channels). `fine` are the finer features of models that have
+    some."""
 
     cells: Tensor
     placed: Tensor
     keys: Tensor
     values: Tensor
     queries: Tensor
+    fine: Any = None
 
 
 class MaskDecoder:
-    """Answers for the prompt encoder and mask decoder of a transformers SamModel, in eval mode."""
+    """Answers for the encoders and the mask decoder of a transformers SamModel, in eval mode."""
+
+    iou_token = 0  # its place among the tokens; those of the masks follow it
 
     def __init__(self, model: Any) -> None:
         import torch
@@ -40,8 +48,15 @@ class MaskDecoder:
         with torch.no_grad():  # and not in inference mode: this decoder is trained as well
             self._positions: Tensor = model.get_image_wide_positional_embeddings()[0].flatten(1).T.contiguous()
 
-    def see(self, embedding: Tensor) -> SeenImage:
+    def embed(self, pixels: Tensor) -> Sequence[Any]:
+        """What `see` wants of each image: of `pixels` (images, 3, side, side) the embeddings (images, d, grid, grid)."""
+        return encode(self._model.vision_encoder, pixels).float()  # type: ignore[return-value]
+
+    def see(self, embedding: Any) -> SeenImage:
         """`embedding` (d, grid, grid) of an image."""
+        return self._see(embedding)
+
+    def _see(self, embedding: Tensor, fine: Any = None) -> SeenImage:
         cells = embedding.flatten(1).T + self._model.prompt_encoder.no_mask_embed.weight
         placed, layer = cells + self._positions, self._decoder.transformer.layers[0]
         to_image, to_tokens = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
@@ -51,19 +66,16 @@ class MaskDecoder:
             _heads(to_image, to_image.k_proj(placed)),
             _heads(to_image, to_image.v_proj(cells)),
             _heads(to_tokens, to_tokens.q_proj(placed)),
+            fine,
         )
 
-    def decode(self, image: SeenImage, xyxy: Tensor, best_of_three: bool) -> tuple[Tensor, Tensor]:
-        """Logits (n, 4 grid, 4 grid) of a mask for each box (n, 4), in pixels of SAM's input, and its predicted IoU (n,).
-
-        The mask is SAM's single answer, or of its three guesses the one that it rates best.
-        """
+    def decode(self, image: SeenImage, xyxy: Tensor, guess: MaskGuess) -> tuple[Tensor, Tensor]:
+        """Logits (n, 4 grid, 4 grid) of a mask for each box (n, 4), in pixels of SAM's input, and its predicted IoU (n,)."""
         import torch
 
-        decoder, transformer = self._decoder, self._decoder.transformer
+        transformer = self._decoder.transformer
         corners = self._model.prompt_encoder._embed_boxes(xyxy[None])[0]
-        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-        first = torch.cat([own.expand(len(xyxy), -1, -1), corners], dim=1)
+        first = torch.cat([torch.cat(self._own_tokens()).expand(len(xyxy), -1, -1), corners], dim=1)
         tokens, cells = self._first_layer(image, first)  # `cells` in parts, each (boxes, cells, d)
         for layer in transformer.layers[1:]:
             tokens = _added(layer.layer_norm1, _self_attention(layer.self_attn, tokens + first, tokens), tokens)
@@ -73,7 +85,10 @@ class MaskDecoder:
         tokens = self._look_at_cells(
             transformer.final_attn_token_to_image, transformer.layer_norm_final_attn, tokens, first, cells
         )
-        return self._masks(tokens, cells, best_of_three)
+        return self._answer(image, tokens, cells, guess)
+
+    def _own_tokens(self) -> list[Tensor]:
+        return [self._decoder.iou_token.weight, self._decoder.mask_tokens.weight]
 
     def _first_layer(self, image: SeenImage, first: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Tokens (n, T, d) and cells after the layer in which all boxes meet the same cells."""
@@ -87,7 +102,7 @@ class MaskDecoder:
             queries.transpose(0, 1).flatten(1, 2), image.keys, image.values
         )  # (heads, n * T, channels): every token of every box asks the same cells
         seen = torch.unflatten(seen, 1, (len(first), -1)).transpose(0, 1)
-        tokens = _added(layer.layer_norm2, to_image.out_proj(seen.transpose(1, 2).flatten(2)), tokens)
+        tokens = _added(layer.layer_norm2, _output(to_image)(seen.transpose(1, 2).flatten(2)), tokens)
         tokens = _added(layer.layer_norm3, layer.mlp(tokens), tokens)
         keys = _heads(to_tokens, to_tokens.k_proj(tokens + first)) * to_tokens.scaling
         given = _given(to_tokens, tokens)
@@ -109,7 +124,7 @@ class MaskDecoder:
             parts.append(shares @ own)
         taken = torch.unflatten(torch.cat(parts), 1, (attention.num_attention_heads, -1))
         values = torch.einsum("nhtd,hcd->nthc", taken, _by_head(attention, attention.v_proj.weight)).flatten(2)
-        return _added(norm, attention.out_proj(values + attention.v_proj.bias), tokens)
+        return _added(norm, _output(attention)(values + attention.v_proj.bias), tokens)
 
     def _look_at_tokens(self, layer: Any, tokens: Tensor, first: Tensor, cells: list[Tensor]) -> list[Tensor]:
         """Cells with what each takes from the tokens of its box added."""
@@ -129,33 +144,75 @@ class MaskDecoder:
             changed.append(layer.layer_norm4(torch.baddbmm(own, shares.transpose(1, 2), given[part])))
         return changed
 
-    def _masks(self, tokens: Tensor, cells: list[Tensor], best_of_three: bool) -> tuple[Tensor, Tensor]:
+    def _answer(self, image: SeenImage, tokens: Tensor, cells: list[Tensor], guess: MaskGuess) -> tuple[Tensor, Tensor]:
+        """Logits and predicted IoU of the mask that SAM gives to each box."""
+        weights, iou = self._chosen(tokens, guess)
+        return self._draw(image, cells, weights[:, None])[:, 0], iou
+
+    def _chosen(self, tokens: Tensor, guess: MaskGuess) -> tuple[Tensor, Tensor]:
+        """Of each box the weights (n, c) of one mask, SAM's single answer or of its three guesses the one that it rates best, and
+        its predicted IoU (n,)."""
         import torch
 
-        decoder, every = self._decoder, torch.arange(len(tokens), device=tokens.device)
-        iou = decoder.iou_prediction_head(tokens[:, 0])
-        chosen = iou[:, 1:].argmax(dim=1) + 1 if best_of_three else torch.zeros_like(every)
-        weights = torch.stack([net(tokens[:, 1 + k]) for k, net in enumerate(decoder.output_hypernetworks_mlps)], dim=1)
-        weights = weights[every, chosen]
-        count = cells[0].shape[1]
-        grid, step = int(count**0.5), count if tokens.device.type != "cpu" else BLOCK_CELLS * torch.get_num_threads()
-        masks = tokens.new_empty((len(tokens), count, 2, 2, 2, 2))  # row and column of the first doubling, then of the second
-        for part, own in zip(self._parts(tokens), cells, strict=True):
-            for start in range(0, count, step):
-                block = own[:, start : start + step]
-                fine = _doubled(decoder.upscale_conv1, block)
-                norm = decoder.upscale_layer_norm
-                fine = torch.nn.functional.layer_norm(fine, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-                fine = decoder.activation(_doubled(decoder.upscale_conv2, decoder.activation(fine)))
-                mask = fine.flatten(1, -2) @ weights[part, :, None]
-                masks[part, start : start + step] = mask.view(len(block), -1, 2, 2, 2, 2)
-        whole = masks.view(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * grid, 4 * grid)
-        return whole, iou[every, chosen]
+        weights, iou = self._guesses(tokens)
+        every = torch.arange(len(iou), device=iou.device)
+        chosen = iou[:, 1:].argmax(dim=1) + 1 if guess == "best-of-three" else torch.zeros_like(every)
+        return weights[every, chosen], iou[every, chosen]
+
+    def _guesses(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (n, 4, c) of the single answer and the three guesses, and their predicted IoU (n, 4)."""
+        import torch
+
+        nets, first = self._decoder.output_hypernetworks_mlps, self.iou_token + 1
+        weights = torch.stack([net(tokens[:, first + k]) for k, net in enumerate(nets)], dim=1)
+        return weights, self._decoder.iou_prediction_head(tokens[:, self.iou_token])
+
+    def _draw(self, image: SeenImage, cells: list[Tensor], weights: Tensor) -> Tensor:
+        """Logits (n, k, 4 grid, 4 grid) of the masks of `weights` (n, k, c)."""
+        boxes, asked, _ = weights.shape
+        masks = weights.new_empty((boxes, cells[0].shape[1], 2, 2, 2, 2, asked))
+        for part, own in zip(self._parts(weights), cells, strict=True):
+            for block in blocks_of(own):
+                drawn = self._upscaled(image, own, block).flatten(1, -2) @ weights[part].transpose(1, 2)
+                masks[part, block] = drawn.view(len(own), -1, *masks.shape[2:])
+        return picture_of(masks)
+
+    def _upscaled(self, image: SeenImage, cells: Tensor, block: slice) -> Tensor:
+        """Some cells of (boxes, cells, d) as (boxes, cells, 2, 2, 2, 2, c): row and column of the first doubling, then of the
+        second."""
+        import torch
+
+        decoder, norm = self._decoder, self._decoder.upscale_layer_norm
+        fine = doubled(decoder.upscale_conv1, cells[:, block])
+        fine = torch.nn.functional.layer_norm(fine, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return decoder.activation(doubled(decoder.upscale_conv2, decoder.activation(fine)))  # type: ignore[no-any-return]
 
     def _parts(self, boxes: Tensor) -> Iterator[slice]:
         """The boxes whose cells are looked at together."""
         together = 1 if boxes.device.type == "cpu" else len(boxes)
         return (slice(start, start + together) for start in range(0, len(boxes), together))
+
+
+def blocks_of(cells: Tensor) -> Iterator[slice]:
+    """Of (boxes, cells, d): the cells that are upscaled together."""
+    import torch
+
+    count = cells.shape[1]
+    step = BLOCK_CELLS * torch.get_num_threads() if cells.device.type == "cpu" else count
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def picture_of(values: Tensor) -> Tensor:
+    """(n, c, 4 grid, 4 grid) from `values` (n, cells, 2, 2, 2, 2, c)."""
+    boxes, count, *_, channels = values.shape
+    grid = int(count**0.5)
+    whole = values.view(boxes, grid, grid, 2, 2, 2, 2, channels).permute(0, 7, 1, 3, 5, 2, 4, 6)
+    return whole.reshape(boxes, channels, 4 * grid, 4 * grid)
+
+
+def _output(attention: Any) -> Any:
+    """The output projection, which transformers calls by two names."""
+    return attention.out_proj if hasattr(attention, "out_proj") else attention.o_proj
 
 
 def _heads(attention: Any, states: Tensor) -> Tensor:
@@ -177,7 +234,7 @@ def _given(attention: Any, tokens: Tensor) -> Tensor:
     shares sum to 1, so each brings its part of the bias."""
     import torch
 
-    heads, output = attention.num_attention_heads, attention.out_proj
+    heads, output = attention.num_attention_heads, _output(attention)
     values = torch.unflatten(attention.v_proj(tokens), -1, (heads, -1))
     given = torch.einsum("nthc,dhc->nhtd", values, torch.unflatten(output.weight, 1, (heads, -1)))
     given = given + output.bias / heads
@@ -189,10 +246,10 @@ def _self_attention(attention: Any, asking: Tensor, tokens: Tensor) -> Tensor:
 
     query, key = _heads(attention, attention.q_proj(asking)), _heads(attention, attention.k_proj(asking))
     seen = scaled_dot_product_attention(query, key, _heads(attention, attention.v_proj(tokens)))
-    return attention.out_proj(seen.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+    return _output(attention)(seen.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
-def _doubled(convolution: Any, cells: Tensor) -> Tensor:
+def doubled(convolution: Any, cells: Tensor) -> Tensor:
     """A transposed convolution of kernel 2 and stride 2, for which every cell stands alone: (..., d) to (..., 2, 2, channels)."""
     import torch
 

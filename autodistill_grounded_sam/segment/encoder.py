@@ -20,13 +20,18 @@ BLOCK_CELLS = 512  # of the feed-forward net, for each thread of a CPU
 BLOCK_BYTES = 2**21  # of attention, for each thread of a CPU
 
 
-def encode(encoder: Any, pixels: Tensor) -> Tensor:
-    """What `SamVisionEncoder` answers, (b, channels, grid, grid), for `pixels` (b, 3, side, side)."""
+def encode(encoder: Any, pixels: Tensor, early: list[Tensor] | None = None) -> Tensor:
+    """What `SamVisionEncoder` answers, (b, channels, grid, grid), for `pixels` (b, 3, side, side).
+
+    To `early` go the states (b, grid, grid, d) after each layer that sees the whole image.
+    """
     states = encoder.patch_embed(pixels).contiguous()
     if encoder.pos_embed is not None:
         states = states + encoder.pos_embed
     for layer in encoder.layers:
         states = _layer(layer, states)
+        if early is not None and not layer.window_size:
+            early.append(states.clone())  # the next layer changes them in place
     answer: Tensor = encoder.neck(states)
     return answer
 

@@ -1,4 +1,6 @@
-"""Official `.pth` files of segment-anything as transformers' SamModel: our key table, the config read off the shapes."""
+"""Official files of segment-anything and SAM-HQ as transformers' models: our key table, the config read off the shapes.
+
+Those of SAM 2 are sent on to `official_sam2`."""
 
 from __future__ import annotations
 
@@ -17,14 +19,8 @@ DECODER_HEADS = 8  # cannot be read off the shapes; the same in every release (b
 NAMES_SHOWN = 6  # of each kind of misfit in an error
 
 # Parts of an official name and what transformers calls them; applied in this order.
-RENAMED = {
-    "image_encoder.": "vision_encoder.",
+RENAMED_IN_BOTH = {  # in SAM and SAM 2
     "patch_embed.proj.": "patch_embed.projection.",
-    ".blocks.": ".layers.",
-    ".neck.0.": ".neck.conv1.",
-    ".neck.1.": ".neck.layer_norm1.",
-    ".neck.2.": ".neck.conv2.",
-    ".neck.3.": ".neck.layer_norm2.",
     "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix": "shared_image_embedding.positional_embedding",
     ".point_embeddings.": ".point_embed.",
     ".mask_downscaling.0.": ".mask_embed.conv1.",
@@ -37,8 +33,31 @@ RENAMED = {
     ".output_upscaling.1.": ".upscale_layer_norm.",
     ".output_upscaling.3.": ".upscale_conv2.",
 }
+RENAMED = {
+    "image_encoder.": "vision_encoder.",
+    ".blocks.": ".layers.",
+    ".neck.0.": ".neck.conv1.",
+    ".neck.1.": ".neck.layer_norm1.",
+    ".neck.2.": ".neck.conv2.",
+    ".neck.3.": ".neck.layer_norm2.",
+    **RENAMED_IN_BOTH,
+    ".hf_token.": ".hq_token.",  # SAM-HQ's own parts, from here on
+    ".hf_mlp.": ".hq_mask_mlp.",
+    ".compress_vit_feat.0.": ".compress_vit_conv1.",
+    ".compress_vit_feat.1.": ".compress_vit_norm.",
+    ".compress_vit_feat.3.": ".compress_vit_conv2.",
+    ".embedding_encoder.0.": ".encoder_conv1.",
+    ".embedding_encoder.1.": ".encoder_norm.",
+    ".embedding_encoder.3.": ".encoder_conv2.",
+    ".embedding_maskfeature.0.": ".mask_conv1.",
+    ".embedding_maskfeature.1.": ".mask_norm.",
+    ".embedding_maskfeature.3.": ".mask_conv2.",
+}
+_OF_HQ = "mask_decoder.hf_token.weight"
 _NUMBERED_NORM = re.compile(r"\.norm(\d)\.")
-_HEAD_LAYER = re.compile(r"((?:iou_prediction_head|output_hypernetworks_mlps\.\d+)\.)layers\.(\d+)\.")
+_HEAD_LAYER = re.compile(
+    r"((?:iou_prediction_head|output_hypernetworks_mlps\.\d+|hf_mlp|mlp|pred_obj_score_head)\.)layers\.(\d+)\."
+)
 _SHARED = "shared_image_embedding.positional_embedding"
 _SHARED_TWIN = "prompt_encoder.shared_embedding.positional_embedding"  # the same tensor under a second name in transformers
 
@@ -46,25 +65,34 @@ State = Mapping[str, Any]
 
 
 def load_official(path: Path) -> Any:
-    """The SamModel (float32, CPU) of a segment-anything checkpoint of any size; every tensor is accounted for.
+    """The SamModel, SamHQModel or Sam2Model (float32, CPU) of an official checkpoint; every tensor is accounted for.
 
     Raises WeightsError where the file cannot be read without running code from it, or is of another model.
     """
-    import torch
-    from transformers import SamModel
+    from transformers import SamHQModel, SamModel
+
+    from autodistill_grounded_sam.segment import official_sam2
 
     state = _read(path)
+    if official_sam2.OF_SAM2 in state:
+        return official_sam2.load_sam2(state, path)
     config = config_of(state, path)
-    renamed = transformers_names(state)
+    return assembled(SamHQModel if _OF_HQ in state else SamModel, config, transformers_names(state), path)
+
+
+def assembled(kind: type, config: Any, renamed: State, path: Path) -> Any:
+    """A model of transformers (eval mode) that holds these tensors, each of them and no other."""
+    import torch
+
     with torch.device("meta"):  # nothing is allocated or initialised twice: the file's tensors become the parameters
-        model = SamModel(config)
+        model = kind(config)
     _account(model.state_dict(), renamed, path)
     model.load_state_dict(renamed, assign=True)
     return model.eval()
 
 
-def transformers_names(state: State) -> dict[str, Any]:
-    """The tensors of an official state dict, float32, under the names of transformers' SamModel."""
+def transformers_names(state: State, table: Mapping[str, str] = RENAMED) -> dict[str, Any]:
+    """The tensors of an official state dict, float32, under the names of transformers."""
     depths: dict[str, int] = {}
     for key in state:
         if match := _HEAD_LAYER.search(key):
@@ -78,7 +106,7 @@ def transformers_names(state: State) -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     for key, tensor in state.items():
         name = _HEAD_LAYER.sub(head_layer, key)
-        for theirs, ours in RENAMED.items():
+        for theirs, ours in table.items():
             name = name.replace(theirs, ours)
         renamed[_NUMBERED_NORM.sub(r".layer_norm\1.", name)] = tensor.float()
     if _SHARED in renamed:
@@ -87,20 +115,21 @@ def transformers_names(state: State) -> dict[str, Any]:
 
 
 def config_of(state: State, path: Path) -> Any:
-    """The SamConfig that the shapes of an official state dict tell (ViT-B, L, H or any other size)."""
-    from transformers import SamConfig
+    """The SamConfig or SamHQConfig that the shapes of an official state dict tell (ViT-B, L, H or any other size)."""
+    from transformers import SamConfig, SamHQConfig
 
     try:
         shape = {key: tuple(tensor.shape) for key, tensor in state.items()}
         width, _, patch, _ = shape["image_encoder.patch_embed.proj.weight"]
         grid = shape["image_encoder.pos_embed"][1]
         image = {"image_size": grid * patch, "patch_size": patch}
-        depth = _count(state, r"image_encoder\.blocks\.(\d+)\.")
+        depth = count_of(state, r"image_encoder\.blocks\.(\d+)\.")
         # A layer's table of relative positions has 2 * side - 1 rows: side is the grid (global attention) or the window.
         sides = [(shape[f"image_encoder.blocks.{i}.attn.rel_pos_h"][0] + 1) // 2 for i in range(depth)]
         hidden = shape["mask_decoder.iou_token.weight"][1]
         inner = shape["mask_decoder.transformer.final_attn_token_to_image.q_proj.weight"][0]
-        return SamConfig(
+        of_hq: dict[str, Any] = {"vit_dim": width} if _OF_HQ in state else {}
+        return (SamHQConfig if of_hq else SamConfig)(
             vision_config={
                 **image,
                 "hidden_size": width,
@@ -120,20 +149,21 @@ def config_of(state: State, path: Path) -> Any:
             },
             mask_decoder_config={
                 "hidden_size": hidden,
-                "num_hidden_layers": _count(state, r"mask_decoder\.transformer\.layers\.(\d+)\."),
+                "num_hidden_layers": count_of(state, r"mask_decoder\.transformer\.layers\.(\d+)\."),
                 "num_attention_heads": DECODER_HEADS,
                 "mlp_dim": shape["mask_decoder.transformer.layers.0.mlp.lin1.weight"][0],
                 "attention_downsample_rate": hidden // inner,
                 "num_multimask_outputs": shape["mask_decoder.mask_tokens.weight"][0] - 1,
-                "iou_head_depth": _count(state, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\."),
+                "iou_head_depth": count_of(state, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\."),
                 "iou_head_hidden_dim": shape["mask_decoder.iou_prediction_head.layers.0.weight"][0],
                 "layer_norm_eps": DECODER_LAYER_NORM_EPS,
+                **of_hq,
             },
         )
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise WeightsError(
-            f"{path} is not an official SAM checkpoint of segment-anything (ViT-B, L or H): looked for {error}, "
-            f"found {len(state)} entries ({_listed(state)})"
+            f"{path} is not an official checkpoint of SAM, SAM-HQ (ViT-B, L or H) or SAM 2: looked for {error}, "
+            f"found {len(state)} entries ({listed(state)})"
         ) from error
 
 
@@ -167,17 +197,17 @@ def _account(expected: State, given: State, path: Path) -> None:
         "of another shape": shapes,
     }
     if any(misfits.values()):
-        lines = [f"  {len(names)} {kind}: {_listed(names)}" for kind, names in misfits.items() if names]
+        lines = [f"  {len(names)} {kind}: {listed(names)}" for kind, names in misfits.items() if names]
         raise WeightsError(
-            f"{path} does not fit SAM (is it SAM-HQ or another relative?); by transformers' names:\n" + "\n".join(lines)
+            f"{path} does not fit SAM, SAM-HQ or SAM 2 (is it another relative?); by transformers' names:\n" + "\n".join(lines)
         )
 
 
-def _count(state: State, pattern: str) -> int:
+def count_of(state: State, pattern: str) -> int:
     return 1 + max((int(match[1]) for key in state if (match := re.match(pattern, key))), default=-1)
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     names = list(names)
     more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more

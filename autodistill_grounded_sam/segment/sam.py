@@ -1,46 +1,39 @@
-"""SAM (transformers' SamModel): boxes to masks, equal to the authors' SamPredictor on the same weights."""
+"""SAM and its relatives: boxes to masks, equal to the authors' predictors on the same weights."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from autodistill_grounded_sam.errors import ConfigError, RecordError, WeightsError
-from autodistill_grounded_sam.loading import Precision, inference, quiet_loading
+from autodistill_grounded_sam.config import MaskGuess
+from autodistill_grounded_sam.errors import ConfigError, RecordError
+from autodistill_grounded_sam.loading import Precision, inference
 from autodistill_grounded_sam.masks import encode_mask
-from autodistill_grounded_sam.segment.decoder import MaskDecoder
-from autodistill_grounded_sam.segment.encoder import encode
-from autodistill_grounded_sam.segment.official import DECODER_LAYER_NORM_EPS, load_official
+from autodistill_grounded_sam.segment.models import family_of, load
 from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-logger = logging.getLogger(__name__)
-
 PIXEL_MEAN = np.array([123.675, 116.28, 103.53], np.float32)  # RGB in 0..255, of ImageNet; the same in every SAM
 PIXEL_STD = np.array([58.395, 57.12, 57.375], np.float32)
-RELEASED = {(768, 12), (1024, 24), (1280, 32)}  # (width, depth) of the authors' ViT-B, L and H
 BAND_PX = 256  # columns of a mask that are interpolated at once: bounds the floats of a 200-megapixel image to some MB
 
 
 class Sam:
-    """Masks for boxes with SAM, after the protocol Segmenter; holds weights and no state between calls.
+    """Masks for boxes with SAM or a relative of it (`models`), after the protocol Segmenter; keeps no state between calls.
 
-    `name` is `mini`, a hub id, a transformers folder or an official `.pth`; `device` a torch device (`cpu`, `cuda:0`, `mps`).
+    `name` is `mini`, a hub id, a transformers folder or an official file; `device` a torch device (`cpu`, `cuda:0`, `mps`).
     `boxes_per_call` boxes go through the mask decoder at once, `images_per_call` images through the image encoder (None:
-    one on a CPU, where more is no faster, else all). SAM answers a box with one mask, as in SegInW's protocol; `best_of_three`
-    asks for its three guesses instead and keeps the one that it rates best (small SAMs gain from it). `precision` is that of the
-    image encoder (see `loading.inference`); masks are decoded in float32. `loaded` is a SamModel that is in memory already;
-    `name` is only its name then.
+    one on a CPU, where more is no faster, else all). SAM answers a box with one mask, as in SegInW's protocol; for the other
+    guesses see `config.MaskGuess`. `precision` is that of the image encoder (see `loading.inference`); masks are decoded in
+    float32. `loaded` is a model of transformers that is in memory already; `name` is only its name then.
     Raises WeightsError where the weights are missing, damaged or of another model.
     """
 
@@ -52,7 +45,7 @@ class Sam:
         offline: bool = False,
         boxes_per_call: int = 64,
         images_per_call: int | None = None,
-        best_of_three: bool = False,
+        mask_guess: MaskGuess = "single",
         precision: Precision = "float32",
         loaded: Any = None,
     ) -> None:
@@ -60,13 +53,19 @@ class Sam:
             if value is not None and value < 1:
                 raise ConfigError(f"{setting} must be at least 1, got {value}")
         model = load(name, offline=offline) if loaded is None else loaded
+        family = family_of(model)
+        if loaded is None and name == "mini" and mask_guess == "best-of-three":
+            raise ConfigError("mini has learnt to give a single answer, and its three guesses are noise; give mask_guess single")
+        if mask_guess == "hq-only" and model.config.model_type != "sam_hq":
+            raise ConfigError(f"mask_guess 'hq-only' is of SAM-HQ, and {name} is {family.title}; give single or best-of-three")
         self._model = model.to(device).eval()
-        self._decoder = MaskDecoder(self._model)
+        self._decoder = family.decoder(self._model)
         self._device: str = device
         self._precision: Precision = precision
         self._boxes_per_call = boxes_per_call
-        self._best_of_three = best_of_three
-        self._square_px: int = self._model.config.vision_config.image_size
+        self._mask_guess: MaskGuess = mask_guess
+        self._square_px: int = self._model.prompt_encoder.input_image_size
+        self._family = family
         self._images_per_call = images_per_call or (1 if device.startswith("cpu") else None)
 
     def segment(self, images: Sequence[RgbImage], candidates: Sequence[Candidates]) -> list[Candidates]:
@@ -97,16 +96,16 @@ class Sam:
                 done[i] = future.result()
         return done
 
-    def _decode(self, embedding: Tensor, image: RgbImage, found: Candidates) -> Decoded:
+    def _decode(self, embedding: Any, image: RgbImage, found: Candidates) -> Decoded:
         import torch
 
         height, width = image.shape[:2]
-        fitted_height, fitted_width = fitted_size(height, width, self._square_px)
+        fitted_height, fitted_width = self._fitted(height, width)
         rows, xyxy = _boxes_with_area(found.xyxy, image)
         scaled = torch.from_numpy((xyxy * ([fitted_width / width, fitted_height / height] * 2)).astype(np.float32))
         seen = self._decoder.see(embedding)
         calls = [
-            self._decoder.decode(seen, boxes.to(self._device), self._best_of_three)
+            self._decoder.decode(seen, boxes.to(self._device), self._mask_guess)
             for boxes in torch.split(scaled, self._boxes_per_call)
         ]
         return Decoded(rows, [logits.cpu() for logits, _ in calls], torch.cat([iou for _, iou in calls]).cpu().numpy())
@@ -115,18 +114,28 @@ class Sam:
         """`found` with masks of `shape` (height, width)."""
         rle, score = list(found.rle or ()), np.zeros(len(found), np.float32)
         score[decoded.rows] = decoded.iou.clip(0, 1)
-        upsampling = Upsampling(decoded.logits[0].shape[-1], self._square_px, fitted_size(*shape, self._square_px), shape)
+        low = decoded.logits[0].shape[-1]
+        upsampling = Upsampling(low, None if self._family.stretched else self._square_px, self._fitted(*shape), shape)
         for row, mask_logits in zip(decoded.rows, chain.from_iterable(decoded.logits), strict=True):
             rle[row] = encode_mask(upsampling.mask(mask_logits))
         return replace(found, rle=tuple(rle), mask_score=score)
 
-    def _embed(self, images: Sequence[RgbImage]) -> Tensor:
-        """Image embeddings, (images, channels, grid, grid)."""
+    def _pixels(self, image: RgbImage) -> Float32:
+        if not self._family.stretched:
+            return square_pixels(image, self._square_px)
+        return stretched_pixels(image, self._square_px, self._family.mean, self._family.std)
+
+    def _fitted(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that an image is given within the model's square."""
+        return (self._square_px,) * 2 if self._family.stretched else fitted_size(height, width, self._square_px)
+
+    def _embed(self, images: Sequence[RgbImage]) -> Sequence[Any]:
+        """What the mask decoder wants to know of each image."""
         import torch
 
-        pixels = torch.from_numpy(np.stack([square_pixels(image, self._square_px) for image in images]))
+        pixels = torch.from_numpy(np.stack([self._pixels(image) for image in images]))
         with inference(self._device, self._precision):
-            return encode(self._model.vision_encoder, pixels.to(self._device)).float()
+            return self._decoder.embed(pixels.to(self._device))
 
 
 class Decoded(NamedTuple):
@@ -139,13 +148,14 @@ class Decoded(NamedTuple):
 
 
 class Upsampling:
-    """From SAM's logits to the mask of one image: to the padded square, crop, to the image, both bilinear, then > 0.
+    """From SAM's logits to the mask of one image: to the padded square, crop, to the image, both bilinear, then > 0. Without a
+    `square`, as in SAM 2, straight to the image.
 
     Both steps and the crop are linear and separable, so they are one matrix an axis. That equals the authors'
     `postprocess_masks` and allows to compute no more than the part of a mask that can be positive, in bands of bounded size.
     """
 
-    def __init__(self, low: int, square_px: int, fitted: tuple[int, int], original: tuple[int, int]) -> None:
+    def __init__(self, low: int, square_px: int | None, fitted: tuple[int, int], original: tuple[int, int]) -> None:
         self._rows, self._columns = (
             _interpolation(low, square_px, kept, full) for kept, full in zip(fitted, original, strict=True)
         )
@@ -189,6 +199,18 @@ def square_pixels(image: RgbImage, square_px: int) -> Float32:
     return pixels
 
 
+def stretched_pixels(image: RgbImage, square_px: int, mean: Sequence[float], std: Sequence[float]) -> Float32:
+    """The same of models that are shown the image stretched to their square. Their authors do not round it to grey levels."""
+    from PIL import Image
+
+    pixels = np.empty((3, square_px, square_px), np.float32)
+    for channel in range(3):
+        whole = Image.fromarray(image[:, :, channel].astype(np.float32))
+        resized = np.asarray(whole.resize((square_px, square_px), Image.Resampling.BILINEAR))
+        pixels[channel] = (resized - mean[channel]) / std[channel]
+    return pixels
+
+
 def _boxes_with_area(xyxy: Float32, image: RgbImage) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Indices of the boxes that cover a part of the image, and these boxes (float64) clipped to it."""
     height, width = image.shape[:2]
@@ -202,51 +224,19 @@ def _without_masks(found: Candidates, image: RgbImage) -> Candidates:
     return replace(found, rle=rle, mask_score=np.zeros(len(found), np.float32))
 
 
-def _interpolation(low: int, square: int, kept: int, full: int) -> Tensor:
-    """The matrix (full, low) of linear interpolation from `low` to `square` samples, of which `kept` are brought to `full`."""
+def _interpolation(low: int, square: int | None, kept: int, full: int) -> Tensor:
+    """The matrix (full, low) of linear interpolation from `low` to `square` samples, of which `kept` are brought to `full`;
+    without a `square` from `low` to `full` at once."""
     import torch
     from torch.nn.functional import interpolate
 
-    upsampled = interpolate(torch.eye(low)[None], square, mode="linear", align_corners=False)
-    return interpolate(upsampled[..., :kept], full, mode="linear", align_corners=False)[0].T.contiguous()
+    samples = torch.eye(low)[None]
+    if square is not None:
+        samples = interpolate(samples, square, mode="linear", align_corners=False)[..., :kept]
+    return interpolate(samples, full, mode="linear", align_corners=False)[0].T.contiguous()
 
 
 def _span(values: Tensor) -> tuple[int, int]:
     """First and one past the last index of what is not zero; (0, 0) where all is."""
     index = values.nonzero()
     return (int(index[0]), int(index[-1]) + 1) if len(index) else (0, 0)
-
-
-def load(name: str, *, offline: bool = False) -> Any:
-    """The SamModel (float32, CPU) that `name` stands for, with the errors of `Sam`."""
-    from autodistill_grounded_sam.weights import find_weights
-
-    found = find_weights(name, "segmenter", offline=offline)
-    logger.info("loading segmenter %s from %s", name, found.path)
-    return load_official(found.path) if found.kind == "official" else _load_folder(found.path)
-
-
-def _load_folder(path: Path) -> Any:
-    """The SamModel (float32, CPU) of a transformers folder; no parameter may be left at random."""
-    import torch
-    from transformers import SamConfig, SamModel
-
-    try:
-        settings, _ = SamConfig.get_config_dict(path, local_files_only=True)
-        if settings.get("model_type") != "sam":
-            raise WeightsError(f"{path} holds a model of type {settings.get('model_type')!r}; the segmenter Sam expected 'sam'")
-        config = SamConfig.from_dict(settings)
-        vision = config.vision_config
-        if (vision.hidden_size, vision.num_hidden_layers) in RELEASED:  # facebook/sam-vit-* and what was tuned from them
-            config.mask_decoder_config.layer_norm_eps = DECODER_LAYER_NORM_EPS
-        with quiet_loading():
-            model, report = SamModel.from_pretrained(
-                path, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
-            )
-    except WeightsError:
-        raise
-    except Exception as error:  # OSError, RuntimeError, SafetensorError, JSON errors ...: all mean the same to the user
-        raise WeightsError(f"{path} cannot be loaded as a transformers SAM folder: {error}") from error
-    if missing := sorted(report["missing_keys"]):
-        raise WeightsError(f"{path} lacks {len(missing)} of SAM's weights: {', '.join(missing[:6])}")
-    return model

@@ -10,7 +10,8 @@ from autodistill_grounded_sam.adapt.examples import Example, read_labelled
 from autodistill_grounded_sam.adapt.loss import mask_loss
 from autodistill_grounded_sam.adapt.mask_training import held_iou, masked, save_segmenter, train_masks
 from autodistill_grounded_sam.masks import boxes_xyxy, encode_mask
-from autodistill_grounded_sam.segment.sam import Sam, load
+from autodistill_grounded_sam.segment.models import load
+from autodistill_grounded_sam.segment.sam import Sam
 from tests.adapt.adapt_kit import ONTOLOGY, painted
 
 

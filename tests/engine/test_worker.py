@@ -17,7 +17,7 @@ from PIL import Image
 
 from autodistill_grounded_sam.config import SeeConfig
 from autodistill_grounded_sam.engine.worker import SeeWorker, trim
-from autodistill_grounded_sam.errors import PluginError
+from autodistill_grounded_sam.errors import ConfigError, PluginError
 from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.masks import areas
 from autodistill_grounded_sam.testing import FakeDetector, FakeSegmenter, paint_folder
@@ -239,3 +239,10 @@ def test_plugins_alone_need_no_torch(painted: list[ImageRecord]) -> None:
         f"SeeWorker({spec()!r}); assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_guess_of_masks_reaches_the_segmenter(painted: list[ImageRecord]) -> None:
+    settings = spec(mask_guess="hq-only")
+    settings["see"]["segmenter"] = "mini"
+    with pytest.raises(ConfigError, match="mask_guess 'hq-only' is of SAM-HQ, and mini is SAM"):
+        SeeWorker(settings)

@@ -25,7 +25,21 @@ def randomised(module: Any, seed: int) -> Any:
             spread = 0.3 if parameter.ndim == 1 else 1.0 if "posit" in name or "embed" in name else 1.5 * fan_in**-0.5
             noise = torch.randn(parameter.shape, generator=generator) * spread
             parameter.copy_(noise + 1 if parameter.ndim == 1 and name.endswith("weight") else noise)
+        for name, buffer in module.named_buffers():
+            if name.endswith(("positional_embedding", "gaussian_matrix")):  # in a model twice, and the same
+                buffer.copy_(torch.randn(buffer.shape, generator=torch.Generator().manual_seed(seed)))
     return module.eval()
+
+
+IMAGE = {"image_size": SQUARE_PX, "patch_size": 16}
+TINY: dict[str, dict[str, Any]] = {
+    "vision_config": {
+        **IMAGE, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 48, "output_channels": 32,
+        "window_size": 3, "global_attn_indexes": [1], "num_pos_feats": 16,
+    },
+    "prompt_encoder_config": {**IMAGE, "hidden_size": 32},
+    "mask_decoder_config": {"hidden_size": 32, "mlp_dim": 48, "num_attention_heads": 2, "iou_head_hidden_dim": 24},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -33,25 +47,47 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A transformers folder of a random SAM that sees 128 px, with masks of 32 x 32."""
     from transformers import SamConfig, SamImageProcessor, SamModel
 
-    image = {"image_size": SQUARE_PX, "patch_size": 16}
-    config = SamConfig(
-        vision_config={
-            **image,
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "mlp_dim": 48,
-            "output_channels": 32,
-            "window_size": 3,
-            "global_attn_indexes": [1],
-            "num_pos_feats": 16,
-        },
-        prompt_encoder_config={**image, "hidden_size": 32},
-        mask_decoder_config={"hidden_size": 32, "mlp_dim": 48, "num_attention_heads": 2, "iou_head_hidden_dim": 24},
-    )
     path = tmp_path_factory.mktemp("sam_folder")
-    randomised(SamModel(config), seed=3).save_pretrained(path)
+    randomised(SamModel(SamConfig(**TINY)), seed=3).save_pretrained(path)
     SamImageProcessor(size={"longest_edge": SQUARE_PX}).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def hq_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a random SAM-HQ."""
+    from transformers import SamHQConfig, SamHQModel, SamImageProcessor
+
+    path = tmp_path_factory.mktemp("sam_hq_folder")
+    decoder = {**TINY["mask_decoder_config"], "vit_dim": 32}
+    randomised(SamHQModel(SamHQConfig(**{**TINY, "mask_decoder_config": decoder})), seed=3).save_pretrained(path)
+    SamImageProcessor(size={"longest_edge": SQUARE_PX}).save_pretrained(path)
+    return path
+
+
+TINY_SAM2: dict[str, dict[str, Any]] = {
+    "vision_config": {
+        "backbone_config": {
+            "model_type": "sam2_hiera_det_model", "hidden_size": 8, "image_size": [SQUARE_PX, SQUARE_PX],
+            "blocks_per_stage": [1, 2, 3, 1], "embed_dim_per_stage": [8, 16, 32, 64],
+            "num_attention_heads_per_stage": [1, 2, 4, 8], "window_size_per_stage": [8, 4, 6, 3], "global_attention_blocks": [4],
+            "window_positional_embedding_background_size": [5, 5],
+        },
+        "backbone_channel_list": [64, 32, 16, 8], "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]], "fpn_hidden_size": 32,
+    },
+    "prompt_encoder_config": {**IMAGE, "hidden_size": 32},
+    "mask_decoder_config": {"hidden_size": 32, "mlp_dim": 48, "num_attention_heads": 2, "iou_head_hidden_dim": 24},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a random SAM 2."""
+    from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model
+
+    path = tmp_path_factory.mktemp("sam2_folder")
+    randomised(Sam2Model(Sam2Config(**TINY_SAM2)), seed=3).save_pretrained(path)
+    Sam2ImageProcessor(size={"height": SQUARE_PX, "width": SQUARE_PX}).save_pretrained(path)
     return path
 
 

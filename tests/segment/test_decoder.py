@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import SamConfig, SamModel
 
+from autodistill_grounded_sam.config import MaskGuess
 from autodistill_grounded_sam.segment import decoder as decoder_module
 from autodistill_grounded_sam.segment.decoder import MaskDecoder
 from tests.segment.conftest import randomised
@@ -29,7 +30,7 @@ def model(**decoder: Any) -> Any:
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])  # as on a CPU, as on a GPU
-@pytest.mark.parametrize("best_of_three", [False, True])
+@pytest.mark.parametrize("guess", ["single", "best-of-three"])
 @pytest.mark.parametrize("boxes", [1, 3])
 @pytest.mark.parametrize(
     "decoder",
@@ -37,7 +38,7 @@ def model(**decoder: Any) -> Any:
     ids=lambda decoder: "-".join(decoder) or "plain",
 )
 def test_equals_transformers(
-    decoder: dict[str, Any], boxes: int, best_of_three: bool, together: bool, monkeypatch: pytest.MonkeyPatch
+    decoder: dict[str, Any], boxes: int, guess: MaskGuess, together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if together:
         monkeypatch.setattr(MaskDecoder, "_parts", lambda self, boxes: [slice(None)])
@@ -47,10 +48,10 @@ def test_equals_transformers(
     corners = torch.rand((boxes, 2, 2), generator=random).sort(dim=1).values.flatten(1) * 96
     ours = MaskDecoder(sam)
     with torch.inference_mode():
-        answer = sam(image_embeddings=embedding[None], input_boxes=corners[None], multimask_output=best_of_three)
+        answer = sam(image_embeddings=embedding[None], input_boxes=corners[None], multimask_output=guess == "best-of-three")
         best = answer.iou_scores[0].argmax(dim=1)
         expected = answer.pred_masks[0, range(boxes), best]
-        logits, iou = ours.decode(ours.see(embedding), corners, best_of_three)
+        logits, iou = ours.decode(ours.see(embedding), corners, guess)
     assert expected.std() > 0.1, "random weights gave a constant mask: this test would prove nothing"
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(iou, answer.iou_scores[0, range(boxes), best], atol=1e-5, rtol=1e-4)
@@ -62,7 +63,7 @@ def test_boxes_do_not_change_each_other() -> None:
     boxes = torch.tensor([[4.0, 5, 60, 70], [30, 30, 90, 80], [0, 0, 96, 96]])
     with torch.inference_mode():
         image = ours.see(embedding)
-        together, _ = ours.decode(image, boxes, False)
+        together, _ = ours.decode(image, boxes, "single")
         for row in range(3):
-            alone, _ = ours.decode(image, boxes[row : row + 1], False)
+            alone, _ = ours.decode(image, boxes[row : row + 1], "single")
             torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=1e-5)

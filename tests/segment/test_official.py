@@ -15,7 +15,7 @@ import torch
 
 from autodistill_grounded_sam.errors import WeightsError
 from autodistill_grounded_sam.masks import decode_mask, encode_mask, mask_iou
-from autodistill_grounded_sam.segment import sam as sam_module
+from autodistill_grounded_sam.segment import models
 from autodistill_grounded_sam.segment.official import config_of, load_official
 from autodistill_grounded_sam.segment.sam import Sam, fitted_size
 from autodistill_grounded_sam.types import Candidates, Rle
@@ -73,7 +73,7 @@ def test_the_authors_sizes_are_recognised(build, size):
     assert (vision.image_size, vision.patch_size, vision.window_size, vision.mlp_dim) == (1024, 16, 14, 4 * size[0])
     assert list(vision.global_attn_indexes) == [size[1] // 4 * k - 1 for k in (1, 2, 3, 4)]
     assert (config.mask_decoder_config.mlp_dim, config.mask_decoder_config.layer_norm_eps) == (2048, 1e-5)
-    assert (size[0], size[1]) in sam_module.RELEASED
+    assert (size[0], size[1]) in models.RELEASED
 
 
 def test_wrapped_prefixed_and_half_files_load_alike(official_model, official_file, tmp_path):
@@ -103,7 +103,7 @@ def test_official_weights_get_the_authors_epsilon_and_others_keep_their_own(fold
 
     assert epsilon(Sam(str(official_file))) == 1e-5
     assert epsilon(Sam(str(folder))) == 1e-6
-    monkeypatch.setattr(sam_module, "RELEASED", {(32, 2)})  # as if this were the size of facebook/sam-vit-*
+    monkeypatch.setattr(models, "RELEASED", {(32, 2)})  # as if this were the size of facebook/sam-vit-*
     assert epsilon(Sam(str(folder))) == 1e-5
 
 
@@ -113,14 +113,14 @@ def test_official_weights_get_the_authors_epsilon_and_others_keep_their_own(fold
 def test_a_missing_tensor_is_named(official_model, tmp_path):
     state = dict(official_model.state_dict())
     del state["image_encoder.neck.2.weight"]
-    with pytest.raises(WeightsError, match=r"does not fit SAM .*\n  1 missing: vision_encoder.neck.conv2.weight"):
+    with pytest.raises(WeightsError, match=r"does not fit SAM, .*\n  1 missing: vision_encoder.neck.conv2.weight"):
         load_official(altered(state, tmp_path / "sam.pth"))
 
 
 def test_unknown_tensors_are_named(official_model, tmp_path):
-    hq = {f"mask_decoder.hf_token{i}.weight": torch.zeros(1, 32) for i in range(8)}  # as in SAM-HQ files
-    with pytest.raises(WeightsError, match=r"is it SAM-HQ.*\n  8 unknown: mask_decoder.hf_token0.weight, .*, and 2 more"):
-        load_official(altered({**official_model.state_dict(), **hq}, tmp_path / "sam_hq.pth"))
+    more = {f"mask_decoder.adapter{i}.weight": torch.zeros(1, 32) for i in range(8)}  # as in files of SAM's many relatives
+    with pytest.raises(WeightsError, match=r"another relative.*\n  8 unknown: mask_decoder.adapter0.weight, .*, and 2 more"):
+        load_official(altered({**official_model.state_dict(), **more}, tmp_path / "sam_more.pth"))
 
 
 def test_a_tensor_of_another_shape_is_named(official_model, tmp_path):
@@ -132,7 +132,9 @@ def test_a_tensor_of_another_shape_is_named(official_model, tmp_path):
 
 def test_files_of_other_models_are_refused(tmp_path):
     other = altered({"backbone.0.weight": torch.zeros(3), "epoch": 7}, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match=r"not an official SAM checkpoint .*found 2 entries \(backbone.0.weight, epoch\)"):
+    with pytest.raises(
+        WeightsError, match=r"not an official checkpoint of SAM, SAM-HQ .*found 2 entries \(backbone.0.weight, epoch\)"
+    ):
         load_official(other)
     tensors = altered({"backbone.0.weight": torch.zeros(3)}, tmp_path / "tensors.pth")
     with pytest.raises(WeightsError, match=r"looked for 'image_encoder.patch_embed.proj.weight', found 1 entries"):
@@ -166,8 +168,8 @@ def test_folders_that_are_not_a_whole_sam_are_refused(folder, tmp_path):
 
     other = Path(shutil.copytree(folder, tmp_path / "other"))
     settings = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps({**settings, "model_type": "sam_hq"}))
-    with pytest.raises(WeightsError, match="holds a model of type 'sam_hq'; the segmenter Sam expected 'sam'"):
+    (other / "config.json").write_text(json.dumps({**settings, "model_type": "clipseg"}))
+    with pytest.raises(WeightsError, match="holds a model of type 'clipseg'; a segmenter is one of 'sam', 'sam_hq'"):
         Sam(str(other))
     partial_ = Path(shutil.copytree(folder, tmp_path / "partial"))
     weights = load_file(partial_ / "model.safetensors")
@@ -177,7 +179,7 @@ def test_folders_that_are_not_a_whole_sam_are_refused(folder, tmp_path):
         Sam(str(partial_))
     damaged = Path(shutil.copytree(folder, tmp_path / "damaged"))
     (damaged / "model.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(WeightsError, match="damaged cannot be loaded as a transformers SAM folder"):
+    with pytest.raises(WeightsError, match="damaged cannot be loaded as a transformers folder of a segmenter"):
         Sam(str(damaged))
 
 
@@ -205,7 +207,7 @@ def test_logits_and_masks_equal_the_reference(reference):
         scale = np.array([width / image.shape[1], height / image.shape[0]] * 2)
         with torch.inference_mode():
             seen = sam._decoder.see(sam._embed([image])[0])
-            logits, iou = sam._decoder.decode(seen, torch.from_numpy((box * scale).astype(np.float32)), best_of_three=False)
+            logits, iou = sam._decoder.decode(seen, torch.from_numpy((box * scale).astype(np.float32)), "single")
         np.testing.assert_allclose(logits.numpy(), expected[f"lowres_{case['key']}"], atol=1e-3)
         np.testing.assert_allclose(iou, expected[f"iou_{case['key']}"], atol=1e-4)
         packed = expected[f"mask_{case['key']}"][0]

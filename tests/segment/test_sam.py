@@ -137,19 +137,19 @@ def test_boxes_beyond_the_edge_are_clipped_and_those_without_area_get_an_empty_m
 
 
 def test_best_of_three_keeps_the_guess_that_sam_rates_best(folder, picture, boxed):
-    sam, image = Sam(str(folder), best_of_three=True), picture(128, 128)
+    sam, image = Sam(str(folder), mask_guess="best-of-three"), picture(128, 128)
     boxes = np.array([[10, 10, 100, 90], [40, 30, 120, 120], [5, 60, 70, 70]], np.float32)
     with torch.inference_mode():
         embedding = sam._embed([image])
         three = sam._model(image_embeddings=embedding, input_boxes=torch.from_numpy(boxes)[None], multimask_output=True)
-        logits, iou = sam._decoder.decode(sam._decoder.see(embedding[0]), torch.from_numpy(boxes), best_of_three=True)
+        logits, iou = sam._decoder.decode(sam._decoder.see(embedding[0]), torch.from_numpy(boxes), "best-of-three")
     best = three.iou_scores[0].argmax(1)
     assert len(set(best.tolist())) > 1, "the same guess is best everywhere: this test would prove nothing"
     for row, guess in enumerate(best):
         torch.testing.assert_close(logits[row], three.pred_masks[0, row, guess], atol=1e-3, rtol=1e-4)
         assert float(iou[row]) == pytest.approx(float(three.iou_scores[0, row, guess]), abs=1e-4)
     with torch.inference_mode():
-        single, _ = sam._decoder.decode(sam._decoder.see(embedding[0]), torch.from_numpy(boxes), best_of_three=False)
+        single, _ = sam._decoder.decode(sam._decoder.see(embedding[0]), torch.from_numpy(boxes), "single")
     assert not torch.allclose(single, logits)
 
 
@@ -210,6 +210,8 @@ def test_wrong_input_is_refused(sam, folder, picture, boxed):
             sam.segment([image], [boxed((0, 0, 2, 2))])
     with pytest.raises(ConfigError, match="boxes_per_call must be at least 1, got 0"):
         Sam(str(folder), boxes_per_call=0)
+    with pytest.raises(ConfigError, match="mini has learnt to give a single answer"):
+        Sam("mini", mask_guess="best-of-three")
     with pytest.raises(ConfigError, match="images_per_call must be at least 1, got -1"):
         Sam(str(folder), images_per_call=-1)
 

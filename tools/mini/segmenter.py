@@ -201,7 +201,9 @@ def train_segmenter(model: SamModel, scenes: Scenes, leg: Leg, out: Path, seed: 
         batch = resized(next(source), leg.image_px)
         boxes, truth, valid = pick_boxes(batch, rng, (0.0, 0.03, 0.08), BOXES)
         embeddings = model.vision_encoder(padded(batch)).last_hidden_state
-        answers = [decoder.decode(decoder.see(embedding), own, False) for embedding, own in zip(embeddings, boxes, strict=True)]
+        answers = [
+            decoder.decode(decoder.see(embedding), own, "single") for embedding, own in zip(embeddings, boxes, strict=True)
+        ]
         masks, guesses = (torch.stack(parts) for parts in zip(*answers, strict=True))
         cut_loss = mask_loss(masks[valid], guesses[valid], truth[valid])
         extents_loss = _extents_loss(extents(embeddings), batch)
