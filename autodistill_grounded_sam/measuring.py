@@ -47,6 +47,7 @@ _OF_EXTRAS = {
     "matplotlib": "yolo",
     "segment-anything": "original",
     "rf-groundingdino": "original",
+    "timm": "omdet",
     "ray": "ray",
     "universal_pathlib": "cloud",
     "gradio": "app",

@@ -264,7 +264,7 @@ def test_killed_at_any_moment_the_dataset_is_that_of_an_undisturbed_run(tmp_path
         process.stderr.close()
         seen_now = log.read_text().split() if log.exists() else []
         assert len(seen_now) == len(set(seen_now))
-        before, on_disk = on_disk, len(Store(out).seen()) if (out / "run" / "run.json").exists() else 0
+        before, on_disk = on_disk, len(list(Store(out).seen())) if (out / "run" / "run.json").exists() else 0
         lost = len(seen_now) - (on_disk - before)
         assert 0 <= lost < 2 * PART_IMAGES  # what was in the last unfinished part, and the batch that was being looked at
         looked.update(seen_now)
@@ -287,7 +287,7 @@ def test_a_full_disk_names_itself_and_the_run_resumes(images: Path, tmp_path: Pa
     try:
         with pytest.raises(StoreError, match=rf"is full \({disk}: [\d,]+ bytes free\).*run the same command again"):
             see(images, ONTOLOGY, disk / "out", config())
-        before = len(Store(disk / "out").seen())
+        before = len(list(Store(disk / "out").seen()))
         assert before < 20
         subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
         assert see(images, ONTOLOGY, disk / "out", config()).looked_at == 20 - before
