@@ -295,7 +295,8 @@ def _look(
     """Plan, leave out what is done, and look at the rest; the number of images looked at. Fills `stages` and `notes`."""
     worker_type, spec = worker_type_of(config), worker_spec(config, ontology, store.info["prompt_groups"])
     if progress is not None:
-        progress.message(f"loading {config.see.detector} and {config.see.segmenter}")
+        segmenter = "" if config.see.masks == "none" else f" and {config.see.segmenter}"
+        progress.message(f"loading {config.see.detector}{segmenter}")
     started = time.perf_counter()
     worker = planner_of(config, worker_type, spec)
     stages["load"] = time.perf_counter() - started

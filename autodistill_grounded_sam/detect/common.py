@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class SquareDetector:
+class SquareDetector(ABC):
     """Base of the detectors whose model takes one fixed input size, so that images of all sizes share a batch.
 
     A subclass says which weights it runs (`model_types`, `model_class`) and answers `_read` (prompts, once for all images) and
@@ -83,12 +84,13 @@ class SquareDetector:
                     results.append(best_first(xyxy, scores, image.shape[1], image.shape[0], self._floor))
         return results
 
+    @abstractmethod
     def _read(self, prompts: tuple[str, ...]) -> Any:
-        raise NotImplementedError
+        """What the model makes of the prompts, whatever the image; kept for the next images."""
 
+    @abstractmethod
     def _look(self, images: Sequence[RgbImage], words: Any) -> list[tuple[Float32, Float32]]:
         """Boxes (n, 4), xyxy in pixels, and scores (n, P) of each image, in any order, the floor not yet applied."""
-        raise NotImplementedError
 
     def _exactly(self) -> AbstractContextManager[None]:
         """Around heads that say where and how sure: float32, whatever the precision."""
