@@ -28,7 +28,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "ellipse": "autodistill_grounded_sam.segment.cheap:Ellipse",
         "grabcut": "autodistill_grounded_sam.segment.cheap:GrabCut",
     },
-    "taggers": {},
+    "taggers": {"mini": "autodistill_grounded_sam.tag.vocabulary:Vocabulary"},
     "formats": {
         "yolo-seg": "autodistill_grounded_sam.export.yolo:YoloSegWriter",
         "yolo": "autodistill_grounded_sam.export.yolo:YoloBoxWriter",
