@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from autodistill_grounded_sam.masks import encode_mask
 from autodistill_grounded_sam.painting import PainterSettings, Scene, paint_scene
-from autodistill_grounded_sam.protocols import Detector, Segmenter
+from autodistill_grounded_sam.protocols import Detector, Segmenter, Tag, Tagger
 from autodistill_grounded_sam.types import Candidates, Float32, Mask, RgbImage
 
 TOLERANCE = 1e-4  # how far a score may move with the batch an image is in; the rounding of float32 models is below it
@@ -121,6 +121,38 @@ def check_segmenter(segmenter: Segmenter) -> None:
         _check(alone[0].rle == answer.rle, f"segment must not depend on the batch: image {i} got other masks alone")
     _check_untouched("segment", images, before)
     _check(segmenter.segment([], []) == [], "segment must give an empty list for an empty batch")
+
+
+def check_tagger(tagger: Tagger) -> None:
+    """Raise AssertionError, saying what is wrong, unless a tagger keeps the contract of its seam.
+
+    One list of tags an image, in order, names that can be asked for, probabilities in 0..1; images untouched; an answer that does
+    not depend on the batch; an empty batch gives an empty list.
+    """
+    images = _sample_images()
+    before = [image.copy() for image in images]
+    answers = tagger.tag(images)
+    _check_lists(answers, len(images))
+    for tag in (tag for answer in answers for tag in answer):
+        _check(any(c.isalnum() for c in tag.name), f"a tag needs a name with a letter or digit, got {tag.name!r}")
+        _check(0 <= tag.score <= 1, f"a tag's score is a probability in 0..1, got {tag.score!r} for {tag.name!r}")
+    _check_untouched("tag", images, before)
+    for i, image in enumerate(images):
+        alone = tagger.tag([image])
+        _check_lists(alone, 1)
+        same = [tag.name for tag in alone[0]] == [tag.name for tag in answers[i]]
+        near = same and all(abs(one.score - two.score) <= TOLERANCE for one, two in zip(alone[0], answers[i], strict=True))
+        _check(near, f"tag must not depend on the batch: image {i} got other tags alone than with {len(images) - 1} others")
+    _check(tagger.tag([]) == [], "tag must give an empty list for an empty batch")
+
+
+def _check_lists(answers: object, count: int) -> None:
+    whole = isinstance(answers, list) and all(isinstance(answer, list) for answer in answers)
+    _check(whole, f"tag must return a list of lists, got {type(answers).__name__}")
+    if isinstance(answers, list):
+        _check(len(answers) == count, f"tag must return one list an image, in order: expected {count}, got {len(answers)}")
+        for tag in (tag for answer in answers for tag in answer):
+            _check(isinstance(tag, Tag), f"a tag must be a protocols.Tag, got {type(tag).__name__}")
 
 
 def _sample_images() -> list[RgbImage]:

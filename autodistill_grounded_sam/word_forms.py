@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 _ARTICLES = ("a ", "an ", "the ")
 _SAME_IN_PLURAL = (
-    "fish", "sheep", "deer", "series", "aircraft", "glasses", "sunglasses", "scissors", "trousers", "jeans", "pants", "shorts",
-    "tights", "suspenders", "goggles", "shears", "tongs", "pliers", "stairs", "aerobics", "news", "gas", "lens", "atlas",
-    "canvas", "christmas", "rhinoceros", "thermos",
+    "fish", "sheep", "deer", "series", "aircraft", "glasses", "sunglasses", "eyeglasses", "spectacles", "scissors", "trousers",
+    "jeans", "pants", "shorts", "tights", "suspenders", "goggles", "shears", "tongs", "pliers", "stairs", "aerobics", "news",
+    "gas", "lens", "atlas", "canvas", "christmas", "rhinoceros", "thermos",
 )  # fmt: skip
 _ODD_PLURALS = {
     "person": "people", "man": "men", "woman": "women", "child": "children", "foot": "feet", "tooth": "teeth", "mouse": "mice",
