@@ -26,7 +26,7 @@ FEWEST_BOXES = 5  # to judge by; two words with one box between them share all o
 FEWEST_TAKEN = 2  # boxes that a negative takes from the classes, in images with its tag: one may be a slip
 MOST_NEGATIVES = 10
 FEWEST_IMAGES = 5  # with a tag, and as many without, to choose a threshold by
-THRESHOLDS = np.arange(20, 61, dtype=np.float32) / 100  # one beyond them is a sign of wrong tags
+FURTHEST = 2.0  # times the default, or its half: a threshold beyond is a sign of wrong tags
 WORTH = 0.1  # of the difference of shares that a threshold must win over the default to be set
 _SHOWN = 10
 
@@ -107,11 +107,12 @@ def separating_threshold(best: Float32, tagged: frozenset[int], default: float) 
     def told(threshold: float) -> float:
         return float((best[with_tag] >= threshold).mean() - (best[~with_tag] >= threshold).mean())
 
-    chosen = max(THRESHOLDS.tolist(), key=lambda threshold: (round(told(threshold), 6), -abs(threshold - default)))
+    tried = [k / 100 for k in range(max(1, round(100 * default / FURTHEST)), min(99, round(100 * default * FURTHEST)) + 1)]
+    chosen = max(tried, key=lambda threshold: (round(told(threshold), 6), -abs(threshold - default)))
     if told(chosen) < told(default) + WORTH:
         return None, "default threshold"
     shown = [[int((best[group] >= at).sum()) for group in (with_tag, ~with_tag)] for at in (chosen, default)]
-    return round(chosen, 2), (
+    return chosen, (
         f"threshold {chosen:.2f}: reached in {shown[0][0]} of {with_tag.sum()} tagged images and in {shown[0][1]} of "
         f"{(~with_tag).sum()} others (at {default:g} in {shown[1][0]} and {shown[1][1]})"
     )

@@ -7,6 +7,7 @@ are not made here.
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from autodistill_grounded_sam.detect.official import SWIN, infer_swin, read_state, rename_official
 from autodistill_grounded_sam.errors import WeightsError
+
+logger = logging.getLogger(__name__)
 
 Family = Literal["ram", "ram-plus", "tag2text"]
 HEADS = 4  # of the tagging layers, in every release; the shapes do not tell it
@@ -113,7 +116,7 @@ class TagModel(nn.Module):
 def load_official(path: Path) -> TagModel:
     """The float32 model of an official file, in eval mode; its architecture is read off the names and shapes.
 
-    Raises WeightsError where the file is damaged, holds code, or does not account for every weight of the model.
+    Raises WeightsError where the file is damaged, holds code, or lacks a weight of the model.
     """
     state = {
         key.replace("vision_multi", "tagging_head"): value
@@ -163,8 +166,9 @@ def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _load(model: TagModel, state: dict[str, Tensor], path: Path) -> None:
     own = model.state_dict()
-    wrong = [f"not known: {key}" for key in state if key not in own]
-    wrong += [f"missing: {key}" for key in own if key not in state and "relative_position_index" not in key]
+    if strange := [key for key in state if key not in own]:  # the authors' own loader drops them without a word
+        logger.warning("%s holds %d tensors that tagging does not need: %s", path, len(strange), ", ".join(strange[:LISTED]))
+    wrong = [f"missing: {key}" for key in own if key not in state and "relative_position_index" not in key]
     wrong += [
         f"{key} is {tuple(value.shape)}, the model has {tuple(own[key].shape)}"
         for key, value in state.items()
@@ -173,4 +177,4 @@ def _load(model: TagModel, state: dict[str, Tensor], path: Path) -> None:
     if wrong:
         shown = "\n  ".join(wrong[:LISTED]) + (f"\n  and {len(wrong) - LISTED} more" if len(wrong) > LISTED else "")
         raise WeightsError(f"{path} does not fit the {model.family} model built for it ({len(wrong)} tensors):\n  {shown}")
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)

@@ -5,23 +5,35 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from autodistill_grounded_sam import cli
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.painting import FRESH_SETTINGS, PainterSettings, paint_dataset
+from autodistill_grounded_sam.protocols import Tag
+from autodistill_grounded_sam.types import RgbImage
 
 NAMES = ["red circle", "green star", "blue square", "purple heart"]
 PAIRS = tuple((name.split()[0], name.split()[1]) for name in NAMES)
 SETTINGS = PainterSettings(FRESH_SETTINGS.width, FRESH_SETTINGS.height, objects=(2, 4), pairs=PAIRS)
 MINI = ("--tagger", "mini", "--detector", "mini", "--device", "cpu", "--offline", "--json")
 NO_MASKS = ("--masks", "none", "--format", "yolo")
+
+
+class Chatterbox:
+    """A tagger that says the same of every image: names in several forms, and things that are not there."""
+
+    def tag(self, images: Sequence[RgbImage]) -> list[list[Tag]]:
+        said = ("Red Circles", "the blue square", "blue squares", "a green moon", "white ring")
+        return [[Tag(name, 1.0) for name in said[: 2 + number % 4]] + [Tag("red circle", 0.5)] for number in range(len(images))]
 
 
 @pytest.fixture
@@ -116,3 +128,18 @@ def test_what_does_not_go_together_is_told_before_anything_is_looked_at(say: Any
     assert "a name that ends in .yaml" in say("discover", images, "--out", tmp_path / "found.txt", *MINI)[2]
     assert "sample" in say("discover", images, "--out", tmp_path / "found.yaml", "--sample", 0, *MINI)[2]
     assert not (tmp_path / "set").exists()
+
+
+def test_a_tagger_of_ones_own_on_a_parquet_of_images(say: Any, scenes: Path, tmp_path: Path) -> None:
+    """What the detector does not find of all that it says is left out, with the reason."""
+    files = sorted((scenes / "images").iterdir())
+    table = pa.table({"image": [{"bytes": path.read_bytes(), "path": path.name} for path in files]})
+    pq.write_table(table, tmp_path / "images.parquet")
+    own = ("--tagger", f"{__name__}:Chatterbox", *MINI[2:])
+    code, found, why = say("discover", tmp_path / "images.parquet", "--out", tmp_path / "found.yaml", *own)
+    assert code == 0, why
+    assert (found["sampled"], found["tags"]) == (12, 6)
+    assert list(found["evidence"]) == ["red circle", "blue square"]
+    assert found["evidence"]["red circle"]["tagged"] == 12
+    assert found["left_out"].keys() == {"green moon", "white ring"}
+    assert "the detector finds it in 0 of the 6 images with this tag" == found["left_out"]["green moon"]
