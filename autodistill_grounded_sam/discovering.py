@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from autodistill_grounded_sam.discover.concepts import merge_tags
 from autodistill_grounded_sam.discover.grounding import Grounding, Look
 from autodistill_grounded_sam.discover.proposing import Limits, Proposal, propose
 from autodistill_grounded_sam.drawing import contact_sheet, draw_labels
-from autodistill_grounded_sam.errors import ConfigError, ExportError, ImageReadError, NoImagesError, OntologyError
+from autodistill_grounded_sam.errors import ConfigError, ImageReadError, NoImagesError, OntologyError
 from autodistill_grounded_sam.export.split import NEAR_BITS
 from autodistill_grounded_sam.images import FoundImage, find_images, read_image
 from autodistill_grounded_sam.loading import pick_device
@@ -30,6 +30,7 @@ from autodistill_grounded_sam.pipeline import Progress, RunSummary
 from autodistill_grounded_sam.places import place
 from autodistill_grounded_sam.protocols import Tag, Tagger
 from autodistill_grounded_sam.similar import dhash
+from autodistill_grounded_sam.store.files import disk_errors, write_whole
 from autodistill_grounded_sam.tune.writing import yaml_with_evidence
 from autodistill_grounded_sam.types import Candidates, Labels, RgbImage
 
@@ -102,11 +103,12 @@ def discover(
     discovery = Discovery(proposal, sample, len({tag.name for of_image in tags for tag in of_image}), target)
     if target is None:
         return discovery
-    sheet = _draw_sheet(discovery, asked, looks, config)
-    discovery = replace(discovery, sheet=target.with_suffix(".png"))
-    _write(target, yaml_text(discovery, settings, config).encode())
-    _write(target.with_suffix(".png"), _png(sheet))
-    return discovery
+    picture, sheet = _draw_sheet(discovery, asked, looks, config), target.with_suffix(".png")
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(target, yaml_text(discovery, settings, config).encode())
+    write_whole(sheet, _png(picture))
+    return replace(discovery, sheet=sheet)
 
 
 def label_auto(
@@ -140,7 +142,7 @@ def discovered_ontology(
     target = pipeline.default_out(images) if out is None else Path(out)
     require_apart(place(images), target)
     path = target / "run" / DISCOVERED
-    if not path.exists():
+    if not path.is_file():
         discover(images, path, settings, config, extension=extension, progress=progress)
     elif progress is not None:
         progress.message(f"{path} is there already, and is what is labelled with")
@@ -186,13 +188,11 @@ def load_tagger(settings: DiscoverConfig, config: LabelConfig) -> Tagger:
 def yaml_text(discovery: Discovery, settings: DiscoverConfig, config: LabelConfig) -> str:
     """The ontology as YAML that reads back as the same, with its evidence in comments."""
     sample, proposal = discovery.sample, discovery.proposal
-    aside = f"{_images(sample.near_duplicates)} passed over as near-duplicates, {sample.unreadable} not readable"
+    aside = f"{sample.near_duplicates} near-duplicates and {sample.unreadable} unreadable ones passed over"
     head = [
-        f"Found by grounded-sam discover: {settings.tagger} tagged {len(sample.images)} of {_images(sample.folder)} ({aside})",
-        f"with {discovery.tags} different tags; {config.see.detector} was asked for them. A proposal: look at {discovery.sheet}"
-        if discovery.sheet
-        else f"with {discovery.tags} different tags; {config.see.detector} was asked for them. A proposal, to be looked at",
-        "and take out, rename, reorder what you like before you label with it.",
+        f"Found by grounded-sam discover: {settings.tagger} tagged {len(sample.images)} of {_images(sample.folder)} ({aside}),",
+        f"{discovery.tags} different tags; {config.see.detector} was asked for them. A proposal: look at the pictures beside it,",
+        "then rename, reorder and take out what you like before you label with it.",
     ]
     head += [f"negative {name}: else {boxes} boxes of it would be labelled" for name, boxes in proposal.negatives.items()]
     head += [f"left out: {name}: {reason}" for name, reason in list(proposal.left_out.items())[:_LEFT_OUT_SHOWN]]
@@ -205,46 +205,53 @@ def yaml_text(discovery: Discovery, settings: DiscoverConfig, config: LabelConfi
     return yaml_with_evidence(proposal.ontology, evidence, head)
 
 
+class _Draw:
+    """Images from all over the folder that can be read and are not near-duplicates, by their number in it, at most so many.
+
+    What it passed over is counted; it also ends where `MOST_READ` times as many were read.
+    """
+
+    def __init__(self, found: Sequence[FoundImage], most: int, max_megapixels: int) -> None:
+        self._found, self._most, self._max_megapixels = found, most, max_megapixels
+        self.near_duplicates = self.unreadable = 0
+
+    def __iter__(self) -> Iterator[tuple[int, RgbImage]]:
+        hashes: list[int] = []
+        for number in islice(evenly(len(self._found)), MOST_READ * self._most):
+            try:
+                pixels = read_image(self._found[number].path, max_megapixels=self._max_megapixels)
+            except ImageReadError:
+                self.unreadable += 1
+                continue
+            own = dhash(pixels)
+            if any((own ^ other).bit_count() <= NEAR_BITS for other in hashes):
+                self.near_duplicates += 1
+                continue
+            hashes.append(own)
+            yield number, pixels
+            if len(hashes) == self._most:
+                return
+
+
 def _tag_sample(
     found: Sequence[FoundImage], tagger: Tagger, most: int, max_megapixels: int, progress: Progress | None
 ) -> tuple[Sample, list[list[Tag]]]:
-    """Images from all over the folder and the tags of each; fewer than `most` where there are no more that differ."""
-    hashes: list[int] = []
-    waiting: list[tuple[int, RgbImage]] = []
+    """The images that are looked at, and the tags of each."""
+    draw = _Draw(found, most, max_megapixels)
+    drawn = iter(draw)
     tags: dict[int, list[Tag]] = {}
-    near = unreadable = read = 0
-
-    def tag_waiting() -> None:
-        answers = tagger.tag([pixels for _, pixels in waiting]) if waiting else []
-        tags.update(zip((number for number, _ in waiting), answers, strict=True))
-        if progress is not None and waiting:
-            progress.advance(len(waiting), Counter(tag.name for answer in answers for tag in answer))
-        waiting.clear()
-
     if progress is not None:
         progress.total(min(most, len(found)))
-    for number in evenly(len(found)):
-        if len(hashes) == most or read == MOST_READ * most:
-            break
-        read += 1
-        try:
-            pixels = read_image(found[number].path, max_megapixels=max_megapixels)
-        except ImageReadError:
-            unreadable += 1
-            continue
-        own = dhash(pixels)
-        if any((own ^ other).bit_count() <= NEAR_BITS for other in hashes):
-            near += 1
-            continue
-        hashes.append(own)
-        waiting.append((number, pixels))
-        if len(waiting) == AT_ONCE:
-            tag_waiting()
-    tag_waiting()
+    while batch := list(islice(drawn, AT_ONCE)):
+        answers = tagger.tag([pixels for _, pixels in batch])
+        tags.update(zip((number for number, _ in batch), answers, strict=True))
+        if progress is not None:
+            progress.advance(len(batch), Counter(tag.name for answer in answers for tag in answer))
     if not tags:
-        raise NoImagesError(f"none of the {read} images that were tried could be read")
+        raise NoImagesError(f"none of the {draw.unreadable} images that were tried could be read")
     order = sorted(tags)
-    return Sample(tuple(found[number] for number in order), len(found), near, unreadable), [tags[number] for number in order]
+    sample = Sample(tuple(found[number] for number in order), len(found), draw.near_duplicates, draw.unreadable)
+    return sample, [tags[number] for number in order]
 
 
 def evenly(count: int) -> Iterator[int]:
@@ -313,20 +320,6 @@ def _png(image_rgb: RgbImage) -> bytes:
     content = io.BytesIO()
     Image.fromarray(image_rgb).save(content, format="PNG")
     return content.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """The whole file or none."""
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        raise ExportError(f"cannot write {path}: {error}") from error
-    finally:
-        with suppress(OSError):  # gone by the rename, or never made
-            partial.unlink()
 
 
 def _images(count: int) -> str:

@@ -109,17 +109,17 @@ _KNOWN = (
     KnownModel("yonigozlan/EdgeTAM-hf", "segmenter", "Apache-2.0", "0.1 GB", "EdgeTAM; small and quick, needs timm"),
     KnownModel("ram-plus", "tagger", "Apache-2.0", "some GB", "RAM++ Swin-L, the authors' file: 4,585 tags; the default tagger"),
     KnownModel("ram", "tagger", "Apache-2.0", "some GB", "RAM Swin-L, the authors' file: the same tags"),
-    KnownModel("tag2text", "tagger", "Apache-2.0", "some GB", "Tag2Text Swin-B, the authors' file: 3,429 tags"),
+    KnownModel("tag2text", "tagger", "Apache-2.0", "4.5 GB", "Tag2Text Swin-B, the authors' file: 3,429 tags"),
     KnownModel("Salesforce/blip-image-captioning-large", "tagger", "BSD-3-Clause", "1.9 GB", "BLIP: nouns of a caption"),
     KnownModel("florence-community/Florence-2-base-ft", "tagger", "MIT", "0.5 to 1.1 GB", "Florence-2: nouns of region captions"),
     KnownModel("bert-base-uncased", "tokenizer", "Apache-2.0", "1 MB", "the words of official Grounding DINO .pth files"),
 )  # fmt: skip
 
 # Official files that lie on the hub as they are: repository, its kind, and the file.
-_OFFICIAL_ON_HUB: Mapping[str, tuple[str, str, str]] = {
+OFFICIAL_ON_HUB: Mapping[str, tuple[str, str, str]] = {
     "ram-plus": ("xinyu1205/recognize-anything-plus-model", "model", "ram_plus_swin_large_14m.pth"),
-    "ram": ("xinyu1205/Recognize_Anything-Tag2Text", "space", "ram_swin_large_14m.pth"),
-    "tag2text": ("xinyu1205/Recognize_Anything-Tag2Text", "space", "tag2text_swin_14m.pth"),
+    "ram": ("xinyu1205/recognize-anything", "space", "ram_swin_large_14m.pth"),
+    "tag2text": ("xinyu1205/recognize-anything", "space", "tag2text_swin_14m.pth"),
 }
 
 
@@ -190,7 +190,7 @@ def find_weights(name: str, role: Role, *, offline: bool = False) -> FoundWeight
     own = [model.role for model in _KNOWN if model.name == name]
     if own and role not in own:
         raise WeightsError(f"{name} is a {own[0]}, not a {role}; {_suggestion(name, role)}")
-    if name in _OFFICIAL_ON_HUB:
+    if name in OFFICIAL_ON_HUB:
         return FoundWeights(name, "official", _file_from_hub(name, offline))
     if own or (_HUB_ID.fullmatch(name) and not _looks_like_path(name)):
         return FoundWeights(name, "transformers", _from_hub(name, role, offline))
@@ -272,7 +272,7 @@ def _file_from_hub(name: str, offline: bool) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
-    repository, kind, file = _OFFICIAL_ON_HUB[name]
+    repository, kind, file = OFFICIAL_ON_HUB[name]
     reason = "offline"
     for local_files_only in (True, False):
         if offline and not local_files_only:

@@ -25,6 +25,7 @@ from autodistill_grounded_sam.tag.recognize import (
     square,
 )
 from autodistill_grounded_sam.testing import check_tagger
+from autodistill_grounded_sam.weights import OFFICIAL_ON_HUB
 
 FAMILIES = {"ram": "ram_official", "ram-plus": "ram_plus_official", "tag2text": "tag2text_official"}
 
@@ -148,3 +149,18 @@ def test_without_a_network_it_is_said_what_is_missing(name: str, tmp_path: Path,
         WeightsError, match=rf"_14m\.pth of the hub's xinyu1205/.* offline.*`grounded-sam prefetch {name}` brings it"
     ):
         RecognizeAnything(name, offline=True)
+
+
+@pytest.mark.shared
+def test_a_name_stands_for_the_authors_file_in_the_hubs_cache(reference: Reference, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository, kind, file = OFFICIAL_ON_HUB[reference.family]
+    home = tmp_path / f"{kind}s--{repository.replace('/', '--')}"
+    snapshot = home / "snapshots" / ("0" * 40)
+    shutil.copytree(reference.file.parent, snapshot)
+    (snapshot / reference.file.name).rename(snapshot / file)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("0" * 40)
+    tagger = plugins.load("taggers", reference.family, offline=True)
+    tags = tagger.tag([read_image(reference.photos[0])])[0]
+    assert [tag.name for tag in tags] == reference.case["expected_tags"][0]
