@@ -19,7 +19,7 @@ from autodistill_grounded_sam.decide.chain import decide
 from autodistill_grounded_sam.decisions import require_apart
 from autodistill_grounded_sam.discover.concepts import merge_tags
 from autodistill_grounded_sam.discover.grounding import Grounding, Look
-from autodistill_grounded_sam.discover.proposing import Limits, Proposal, propose
+from autodistill_grounded_sam.discover.proposing import Limits, Proposal, images_text, propose
 from autodistill_grounded_sam.drawing import contact_sheet, draw_labels
 from autodistill_grounded_sam.errors import ConfigError, ImageReadError, NoImagesError, OntologyError
 from autodistill_grounded_sam.export.split import NEAR_BITS
@@ -33,6 +33,7 @@ from autodistill_grounded_sam.similar import dhash
 from autodistill_grounded_sam.store.files import disk_errors, write_whole
 from autodistill_grounded_sam.tune.writing import yaml_with_evidence
 from autodistill_grounded_sam.types import Candidates, Labels, RgbImage
+from autodistill_grounded_sam.weights import Role, find_weights
 
 ASKED_PER_CLASS = 3  # concepts that the detector is asked for, to a class that may stay: the others drop out, or are negatives
 AT_ONCE = 4  # images tagged together
@@ -84,6 +85,7 @@ def discover(
     settings, config = settings or DiscoverConfig(), config or LabelConfig()
     target = None if out is None else _free_place(Path(out))
     config = config.model_copy(update={"see": config.see.model_copy(update={"masks": "none"})})
+    _require_weights(config)
     found = find_images(place(images), extension=extension).images
     tagger = load_tagger(settings, config)
     if progress is not None:
@@ -143,6 +145,7 @@ def discovered_ontology(
     require_apart(place(images), target)
     path = target / "run" / DISCOVERED
     if not path.is_file():
+        _require_weights(config or LabelConfig())
         discover(images, path, settings, config, extension=extension, progress=progress)
     elif progress is not None:
         progress.message(f"{path} is there already, and is what is labelled with")
@@ -190,19 +193,29 @@ def yaml_text(discovery: Discovery, settings: DiscoverConfig, config: LabelConfi
     sample, proposal = discovery.sample, discovery.proposal
     aside = f"{sample.near_duplicates} near-duplicates and {sample.unreadable} unreadable ones passed over"
     head = [
-        f"Found by grounded-sam discover: {settings.tagger} tagged {len(sample.images)} of {_images(sample.folder)} ({aside}),",
-        f"{discovery.tags} different tags; {config.see.detector} was asked for them. A proposal: look at the pictures beside it,",
-        "then rename, reorder and take out what you like before you label with it.",
+        f"Found by grounded-sam discover: {settings.tagger} tagged {len(sample.images)} of {images_text(sample.folder)}",
+        f"({aside}), {discovery.tags} different tags; {config.see.detector} was asked for them.",
+        "A proposal: look at the pictures beside it, then rename, reorder and take out what you like before you label with it.",
     ]
     head += [f"negative {name}: else {boxes} boxes of it would be labelled" for name, boxes in proposal.negatives.items()]
     head += [f"left out: {name}: {reason}" for name, reason in list(proposal.left_out.items())[:_LEFT_OUT_SHOWN]]
     if len(proposal.left_out) > _LEFT_OUT_SHOWN:
         head.append(f"left out: {len(proposal.left_out) - _LEFT_OUT_SHOWN} more")
     evidence = [
-        f"tagged in {_images(one.tagged)}, best name of {one.boxes} boxes in {one.images} of them; {one.threshold}"
+        f"tagged in {images_text(one.tagged)}, best name of {one.boxes} box(es) in {one.images} of them; {one.threshold}"
         for one in proposal.evidence
     ]
     return yaml_with_evidence(proposal.ontology, evidence, head)
+
+
+def _require_weights(config: LabelConfig) -> None:
+    """Raise WeightsError now, not after all images were tagged, where a model that is needed then is not here."""
+    needed: list[tuple[Role, str]] = [("detector", config.see.detector)]
+    if config.see.masks != "none":
+        needed.append(("segmenter", config.see.segmenter))
+    for role, name in needed:
+        if plugins.find(f"{role}s", name).has_weights:
+            find_weights(name, role, offline=config.run.offline)
 
 
 class _Draw:
@@ -320,7 +333,3 @@ def _png(image_rgb: RgbImage) -> bytes:
     content = io.BytesIO()
     Image.fromarray(image_rgb).save(content, format="PNG")
     return content.getvalue()
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"

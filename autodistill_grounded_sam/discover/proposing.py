@@ -118,6 +118,10 @@ def separating_threshold(best: Float32, tagged: frozenset[int], default: float) 
     )
 
 
+def images_text(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
 class _Sieve:
     """The concepts that still stand, a column of `ground` each, and why the others do not."""
 
@@ -132,9 +136,9 @@ class _Sieve:
             tagged = sorted(concept.images)
             found = [place for place in tagged if self.ground.best[place, column] >= self._threshold]
             if len(found) < max(1, FOUND_SHARE * len(tagged)):
-                reasons[column] = f"the detector finds it in {len(found)} of the {len(tagged)} images with this tag"
+                reasons[column] = f"the detector finds it in {len(found)} of {images_text(len(tagged))} with this tag"
             elif np.median(self.ground.area[found, column]) >= SCENE_AREA:
-                reasons[column] = f"it fills the picture in most of the {len(found)} images where the detector finds it"
+                reasons[column] = f"it fills the picture in most of {images_text(len(found))} where the detector finds it"
         self._drop(reasons)
 
     def join_same_things(self) -> None:
@@ -194,9 +198,9 @@ class _Sieve:
         kept = [column for column in first if images[column] >= limits.min_images][: limits.max_classes]
         spare = [column for column in first if column not in kept]
         reasons = {
-            column: f"in {images[column]} images, fewer than {limits.min_images}"
+            column: f"in {images_text(images[column])}, fewer than {limits.min_images}"
             if images[column] < limits.min_images
-            else f"beyond the {limits.max_classes} most frequent classes (in {images[column]} images)"
+            else f"beyond the {limits.max_classes} most frequent classes (in {images_text(images[column])})"
             for column in spare
         }
         rare = [self.concepts[column] for column in spare]

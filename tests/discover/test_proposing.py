@@ -32,9 +32,9 @@ def test_what_the_detector_does_not_find_and_what_fills_pictures_is_left_out() -
     found = proposal({"dog": range(6), "beach": range(6), "running": range(6), "blue": [0, 1]}, images)
     assert found.ontology.class_names == ("dog",)
     assert found.left_out == {
-        "beach": "it fills the picture in most of the 6 images where the detector finds it",
-        "running": "the detector finds it in 0 of the 6 images with this tag",
-        "blue": "the detector finds it in 0 of the 2 images with this tag",
+        "beach": "it fills the picture in most of 6 images where the detector finds it",
+        "running": "the detector finds it in 0 of 6 images with this tag",
+        "blue": "the detector finds it in 0 of 2 images with this tag",
     }
     assert (found.evidence[0].tagged, found.evidence[0].boxes, found.evidence[0].images) == (6, 6, 6)
 
@@ -65,7 +65,7 @@ def test_rare_ones_are_left_out__and_are_negatives_where_they_would_be_labelled(
     found = proposal({"cat": range(8), "fox": [8, 9], "hen": [10]}, images)
     assert found.ontology.class_names == ("cat",) and found.ontology.negatives == ("fox",)
     assert found.negatives == {"fox": 2}
-    assert found.left_out == {"fox": "in 2 images, fewer than 3", "hen": "in 1 images, fewer than 3"}
+    assert found.left_out == {"fox": "in 2 images, fewer than 3", "hen": "in 1 image, fewer than 3"}
 
 
 def test_at_most_so_many_classes__the_most_frequent_ones_first() -> None:

@@ -71,7 +71,7 @@ def test_discover_label_evaluate(say: Any, scenes: Path, tmp_path: Path) -> None
     text = out.read_text()
     for name, evidence in found["evidence"].items():
         assert abs(evidence["images"] - true_images(scenes, name)) <= 1
-        assert f"tagged in {evidence['tagged']} images, best name of {evidence['boxes']} boxes" in text.split(f"  {name}:")[0]
+        assert f"tagged in {evidence['tagged']} images, best name of {evidence['boxes']} box(es)" in text.split(f"  {name}:")[0]
     sheet = np.asarray(Image.open(found["sheet"]))
     assert sheet.shape == (376, 4 * 488 + 8, 3), "one row of four pictures"
     label = ("label", scenes / "images", "--ontology", out, "--out", tmp_path / "set", "--detector", "mini", "--device", "cpu")
@@ -120,12 +120,19 @@ def test_limits_near_duplicates_and_words(say: Any, scenes: Path, tmp_path: Path
     assert not (tmp_path / "none.yaml").exists()
 
 
-def test_what_does_not_go_together_is_told_before_anything_is_looked_at(say: Any, scenes: Path, tmp_path: Path) -> None:
+def test_what_does_not_go_together_is_told_before_anything_is_looked_at(
+    say: Any, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     images, out = scenes / "images", ("--out", tmp_path / "set")
     assert "say what to look for with --ontology, or --auto" in say("label", images, *out)[2]
     assert "give one of them" in say("label", images, "--ontology", "coco80", "--auto", *out)[2]
     assert "--tagger is for --auto" in say("label", images, "--ontology", "coco80", "--tagger", "mini", *out)[2]
     assert "a name that ends in .yaml" in say("discover", images, "--out", tmp_path / "found.txt", *MINI)[2]
+    assert (
+        "'facebook/sam-vit-base' is not on this machine"
+        in say("label", images, "--auto", *out, "--segmenter", "facebook/sam-vit-base", *MINI)[2]
+    ), "told before anything is tagged"
     assert "sample" in say("discover", images, "--out", tmp_path / "found.yaml", "--sample", 0, *MINI)[2]
     assert not (tmp_path / "set").exists()
 
@@ -142,4 +149,4 @@ def test_a_tagger_of_ones_own_on_a_parquet_of_images(say: Any, scenes: Path, tmp
     assert list(found["evidence"]) == ["red circle", "blue square"]
     assert found["evidence"]["red circle"]["tagged"] == 12
     assert found["left_out"].keys() == {"green moon", "white ring"}
-    assert found["left_out"]["green moon"] == "the detector finds it in 0 of the 6 images with this tag"
+    assert found["left_out"]["green moon"] == "the detector finds it in 0 of 6 images with this tag"
