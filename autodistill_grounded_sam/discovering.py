@@ -31,6 +31,7 @@ from autodistill_grounded_sam.places import place
 from autodistill_grounded_sam.protocols import Tag, Tagger
 from autodistill_grounded_sam.similar import dhash
 from autodistill_grounded_sam.store.files import disk_errors, write_whole
+from autodistill_grounded_sam.tag.choosing import load_tagger
 from autodistill_grounded_sam.tune.writing import yaml_with_evidence
 from autodistill_grounded_sam.types import Candidates, Labels, RgbImage
 from autodistill_grounded_sam.weights import Role, find_weights
@@ -87,7 +88,8 @@ def discover(
     config = config.model_copy(update={"see": config.see.model_copy(update={"masks": "none"})})
     _require_weights(config)
     found = find_images(place(images), extension=extension).images
-    tagger = load_tagger(settings, config)
+    run = {"device": pick_device(config.run.device), "offline": config.run.offline, "precision": config.see.precision}
+    tagger = load_tagger(settings.tagger, settings.words, **run)
     if progress is not None:
         progress.message(f"tagging up to {min(settings.sample, len(found))} of {len(found)} images with {settings.tagger}")
     sample, tags = _tag_sample(found, tagger, settings.sample, config.see.max_megapixels, progress)
@@ -179,13 +181,6 @@ def discovery_to_json(discovery: Discovery) -> dict[str, Any]:
         "negatives": dict(proposal.negatives),
         "left_out": dict(proposal.left_out),
     }
-
-
-def load_tagger(settings: DiscoverConfig, config: LabelConfig) -> Tagger:
-    """The tagger that these settings name. Raises PluginError, WeightsError, ConfigError as it does."""
-    own = {"words": settings.words, "device": pick_device(config.run.device), "offline": config.run.offline}
-    tagger: Tagger = plugins.load("taggers", settings.tagger, precision=config.see.precision, **own)
-    return tagger
 
 
 def yaml_text(discovery: Discovery, settings: DiscoverConfig, config: LabelConfig) -> str:

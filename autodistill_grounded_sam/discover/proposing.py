@@ -85,8 +85,8 @@ def propose(concepts: Sequence[Concept], ground: Grounding, limits: Limits) -> P
     for column, concept in enumerate(sieve.concepts):
         chosen, why = separating_threshold(sieve.ground.best[:, column], concept.images, limits.threshold)
         specs.append(ClassSpec(concept.name, concept.words, chosen))
-        boxes = sieve.ground.named(limits.threshold)[:, column]
-        images = sieve.ground.images_of(boxes) & concept.images
+        boxes = sieve.ground.named(limits.threshold)[:, column] & np.isin(sieve.ground.image, list(concept.images))
+        images = sieve.ground.images_of(boxes)
         evidence.append(Evidence(len(concept.images), int(boxes.sum()), len(images), why))
     exclusive = [tuple(names[column] for column in group) for group in sieve.confused()]
     order = {concept.name: place for place, concept in enumerate(concepts)}

@@ -7,6 +7,7 @@ import pytest
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.painting import PainterSettings, paint_scene
+from autodistill_grounded_sam.tag.choosing import load_tagger
 from autodistill_grounded_sam.tag.vocabulary import OF_MINI, Vocabulary
 from autodistill_grounded_sam.testing import check_tagger
 from tests.detect.tiny_models import save_owl
@@ -32,8 +33,12 @@ def test_it_keeps_the_contract_and_asks_each_word_once() -> None:
 
 def test_any_detector_is_a_tagger_with_words__and_none_without(tmp_path: Path) -> None:
     folder = str(save_owl(tmp_path / "owl", "owlv2"))
-    tagger = plugins.load("taggers", folder, words=("red cat", "dog"))
-    assert isinstance(tagger, Vocabulary)
+    for name in (folder, "autodistill_grounded_sam.testing:FakeDetector"):
+        tagger = load_tagger(name, ("red cat", "dog"))
+        assert isinstance(tagger, Vocabulary)
+        check_tagger(tagger)
+    with pytest.raises(ConfigError, match="has a list of tags of its own"):
+        load_tagger("ram-plus", ("dog",))
     for name in (folder, "google/owlv2-base-patch16-ensemble"):
         with pytest.raises(ConfigError, match=r"is a detector: as a tagger it needs words to ask for, give them \(--words\)"):
             plugins.load("taggers", name)
