@@ -105,9 +105,9 @@ def _show(facts: Mapping[str, Any], as_object: bool) -> None:
     aside = f"{facts['near_duplicates']} near-duplicates and {facts['unreadable']} unreadable ones passed over"
     title = f"in {facts['sampled']} images of {facts['folder']} ({aside}), {facts['tags']} different tags"
     table = Table("class", "tagged in", "boxes", "in images", "threshold", title=title, title_justify="left")
-    for name, evidence in facts["evidence"].items():
-        threshold = evidence["threshold"].partition(":")[0].partition(" (")[0]
-        table.add_row(escape(name), str(evidence["tagged"]), str(evidence["boxes"]), str(evidence["images"]), threshold)
+    for name, one in facts["evidence"].items():
+        threshold = "default" if one["box_threshold"] is None else f"{one['box_threshold']:.2f}"
+        table.add_row(escape(name), str(one["tagged"]), str(one["boxes"]), str(one["images"]), threshold)
     cli_output.out.print(table)
     if facts["negatives"]:
         cli_output.out.print(f"negatives: {escape(', '.join(facts['negatives']))}")

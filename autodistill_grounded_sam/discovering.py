@@ -177,7 +177,10 @@ def discovery_to_json(discovery: Discovery) -> dict[str, Any]:
         "unreadable": sample.unreadable,
         "tags": discovery.tags,
         "ontology": proposal.ontology.document(),
-        "evidence": {spec.name: asdict(one) for spec, one in zip(proposal.ontology.classes, proposal.evidence, strict=True)},
+        "evidence": {
+            spec.name: {**asdict(one), "box_threshold": spec.box_threshold}
+            for spec, one in zip(proposal.ontology.classes, proposal.evidence, strict=True)
+        },
         "negatives": dict(proposal.negatives),
         "left_out": dict(proposal.left_out),
     }
