@@ -20,7 +20,7 @@ from autodistill_grounded_sam.errors import WeightsError
 
 logger = logging.getLogger(__name__)
 
-Role = Literal["detector", "segmenter", "tokenizer", "model"]  # "model": whatever prefetch is asked to bring
+Role = Literal["detector", "segmenter", "student", "tokenizer", "model"]  # "model": whatever prefetch is asked to bring
 Kind = Literal["transformers", "official"]
 
 OFFICIAL_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -48,6 +48,7 @@ _TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json")
 _NEEDED: dict[Role, tuple[tuple[str, ...], ...]] = {
     "detector": (("config.json",), ("*.safetensors",), _TOKENIZER, _PROCESSOR),
     "segmenter": (("config.json",), ("*.safetensors",), _PROCESSOR),
+    "student": (("config.json",), ("*.safetensors",)),
     "tokenizer": (_TOKENIZER,),
     "model": (("config.json",), ("*.safetensors",)),
 }
