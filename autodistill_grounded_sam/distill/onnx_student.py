@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import warnings
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +33,43 @@ def write_onnx(detr: Detr, file: Path) -> Path:
 
     names = _OUTPUTS if detr.makes_masks else _OUTPUTS[:2]
     side = detr.inputs.side_px
-    partial = file.with_name(f".{file.name}.partial")
-    torch.onnx.export(
-        _plain(detr.model, names), (torch.zeros(1, 3, side, side, device=detr.model.device),), str(partial), dynamo=False,
-        opset_version=OPSET, input_names=[_INPUT], output_names=list(names),
-    )  # fmt: skip
-    content = onnx.load(str(partial))
+    unfinished = file.with_name(f".{file.name}.partial")
+    with _fixed_positions(detr), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing: that sizes become constants, which is meant
+        # Not dynamo=True: that (torch 2.14) cannot convert D-FINE, and needs onnxscript.
+        torch.onnx.export(
+            _plain(detr.model, names), (torch.zeros(1, 3, side, side, device=detr.model.device),), str(unfinished), dynamo=False,
+            opset_version=OPSET, input_names=[_INPUT], output_names=list(names),
+        )  # fmt: skip
+    content = onnx.load(str(unfinished))
     about = {"classes": detr.classes, "side_px": side, "mean": detr.inputs.mean, "std": detr.inputs.std}
     content.metadata_props.add(key=_ABOUT, value=json.dumps(about))
-    onnx.save(content, str(partial))
-    partial.replace(file)
+    onnx.save(content, str(unfinished))
+    unfinished.replace(file)
     return file
+
+
+@contextlib.contextmanager
+def _fixed_positions(detr: Detr) -> Iterator[None]:
+    """RF-DETR's positions at the size of the input, as a constant: traced, it would resize them in a way that ONNX has not."""
+    import torch
+
+    places = [module for module in detr.model.modules() if type(module).__name__ == "RfDetrDinov2Embeddings"]
+    for embeddings in places:
+        side = detr.inputs.side_px
+        cells = torch.zeros(1, (side // embeddings.patch_size) ** 2 + 1, embeddings.position_embeddings.shape[-1])
+        with torch.no_grad():
+            fixed = embeddings.interpolate_pos_encoding(cells, side, side)
+        embeddings.interpolate_pos_encoding = partial(_constant, fixed)
+    try:
+        yield
+    finally:
+        for embeddings in places:
+            del embeddings.interpolate_pos_encoding
+
+
+def _constant(value: Any, *_: Any) -> Any:
+    return value
 
 
 def _plain(model: Any, names: tuple[str, ...]) -> Any:
