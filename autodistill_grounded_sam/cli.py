@@ -38,7 +38,7 @@ _AFTER_INTERRUPT = {
     "label": "what was looked at is kept: run the same command again to go on",
     "decide": "run the same command again",
     "export": "nothing was replaced: run the same command again",
-    "distill": "no student was kept: training starts anew with the same command",
+    "distill": "run the same command again: students of transformers go on where they were, for others training starts anew",
     "adapt": "what was learnt is kept: run the same command again to go on",
     "check": "folds that are done are kept, and what the others learnt: run the same command again to go on",
     "tune": "what was looked at is kept: run the same command again to go on",

@@ -47,6 +47,8 @@ _OF_EXTRAS = {
     "segment-anything": "original",
     "rf-groundingdino": "original",
     "timm": "omdet",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
     "ray": "ray",
     "universal_pathlib": "cloud",
     "gradio": "app",

@@ -146,7 +146,7 @@ def test_evaluate__the_command_repeats_it(labelled: Labelled, tmp_path: Path) ->
             lambda folder: folder / "nowhere",
             r"there is nothing at .*nowhere; expected a folder that `label` made, a YOLO",
         ),
-        (lambda folder: folder, r"holds no labels; expected .* a COCO json, or a student's weights \(\.pt\)"),
+        (lambda folder: folder, r"holds no labels; expected .* a COCO json, or a student's weights \(\.pt, \.onnx or a folder\)"),
         (lambda folder: _touched(folder / "labels.csv"), r"labels.csv holds no labels"),
     ],
 )

@@ -88,7 +88,10 @@ def model_to_train(name: str, class_names: Sequence[str], side_px: int | None, *
         from autodistill_grounded_sam.distill.detr_mini import MINI_SIDE_PX, mini_config
 
         side_px = side_px or MINI_SIDE_PX
-        config, with_masks = mini_config(name, side_px, labels)
+        try:
+            config, with_masks = mini_config(name, side_px, labels)
+        except ImportError as error:
+            raise WeightsError(_too_old(name)) from error
         return Detr(_built(config, with_masks), _inputs_of({}, config, side_px), f"random weights, architecture {name}")
     folder = Path(name).expanduser()
     if not (folder / "config.json").is_file():
@@ -156,9 +159,13 @@ def _class_of(settings: Mapping[str, Any], folder: Path) -> tuple[Any, bool]:
     try:
         return getattr(transformers, names[int(with_masks)]), with_masks
     except AttributeError as error:
-        raise WeightsError(
-            f"transformers {transformers.__version__} has no {names[0]}; install a newer one: pip install -U transformers"
-        ) from error
+        raise WeightsError(_too_old(names[0])) from error
+
+
+def _too_old(what: str) -> str:
+    import transformers
+
+    return f"transformers {transformers.__version__} does not know {what}; install a newer one: pip install 'transformers>=5.9'"
 
 
 def _built(config: Any, with_masks: bool) -> Any:

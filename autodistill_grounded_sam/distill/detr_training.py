@@ -23,7 +23,6 @@ from torchvision.ops import box_convert
 
 from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.distill.detr_dataset import TrainingSet, read_pixels
-from autodistill_grounded_sam.distill.detr_loss import Target, loss_of
 from autodistill_grounded_sam.distill.detr_models import Detr
 from autodistill_grounded_sam.distill.detr_recipe import Recipe
 from autodistill_grounded_sam.distill.detr_student import answer, predicted
@@ -43,6 +42,9 @@ MOST_KEPT = 0.998  # of the mean's old weights, each step
 LOOK_CONFIDENCE = 0.001  # AP ranks every detection
 MOST_BROKEN = 20  # steps in a row without a finite loss, before training gives up
 AHEAD = 3  # batches that are drawn while one is learnt
+
+
+Target = dict[str, Tensor]  # class_labels (n,), boxes (n, 4) cxcywh as shares, masks (n, side, side) where they are learnt
 
 
 @dataclass
@@ -169,6 +171,16 @@ class Training:
         self.mean.model.load_state_dict(content["mean"])
         self._optimiser.load_state_dict(content["optimiser"])
         self.state = State(**content["state"])
+
+
+def loss_of(model: Any, pixels: Tensor, targets: Sequence[Target]) -> Tensor:
+    """The loss of a batch that holds at least one object (without any, transformers' matchers raise)."""
+    if type(model).__name__ == "RfDetrForInstanceSegmentation":
+        from autodistill_grounded_sam.distill.detr_mask_loss import mask_loss
+
+        model.loss_function = mask_loss
+    loss: Tensor = model(pixel_values=pixels, labels=list(targets)).loss
+    return loss
 
 
 def average_precision_of(detr: Detr, images: Sequence[DatasetImage], classes: int) -> dict[str, float]:

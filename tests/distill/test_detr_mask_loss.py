@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers.loss import loss_rf_detr
 
-from autodistill_grounded_sam.distill.detr_loss import Target, loss_of
 from autodistill_grounded_sam.distill.detr_models import model_to_train
+from autodistill_grounded_sam.distill.detr_training import Target, loss_of
 
 SIDE = 64
 

@@ -1,7 +1,7 @@
-"""What the models learn by: transformers' own losses, with RF-DETR's for masks put together anew.
+"""RF-DETR's loss for masks: transformers' own parts, matched an image at a time.
 
-Theirs (5.24) matches masks at `batch * queries * 4 / 16` points, where the authors mean a sixteenth of the cells of a mask (it
-reads the shape of the boxes for that of the masks), for all images against each other: with RF-DETR-Seg-Medium and 16 images
+transformers' (5.24) matches masks at `batch * queries * 4 / 16` points, where the authors mean a sixteenth of the cells of a mask
+(it reads the shape of the boxes for that of the masks), for all images against each other: with RF-DETR-Seg-Medium and 16 images
 that is a table of 41,600 x 10,400 numbers, several times. Matched an image at a time the same code takes 650 points.
 """
 
@@ -15,14 +15,6 @@ from torch import Tensor
 from transformers.loss.loss_rf_detr import RfDetrHungarianMatcher, RfDetrImageLoss
 
 Target = dict[str, Tensor]  # class_labels (n,), boxes (n, 4) cxcywh as shares, masks (n, side, side) where they are learnt
-
-
-def loss_of(model: Any, pixels: Tensor, targets: Sequence[Target]) -> Tensor:
-    """The loss of a batch that holds at least one object (without any, transformers' matchers raise)."""
-    if type(model).__name__ == "RfDetrForInstanceSegmentation":
-        model.loss_function = _mask_loss
-    loss: Tensor = model(pixel_values=pixels, labels=list(targets)).loss
-    return loss
 
 
 class _Matcher(RfDetrHungarianMatcher):  # type: ignore[misc]
@@ -39,7 +31,7 @@ class _Matcher(RfDetrHungarianMatcher):  # type: ignore[misc]
         return found
 
 
-def _mask_loss(
+def mask_loss(
     logits: Tensor,
     labels: Sequence[Target],
     device: Any,
@@ -54,7 +46,7 @@ def _mask_loss(
     enc_outputs_masks: Tensor,
     **_: Any,
 ) -> tuple[Tensor, dict[str, Tensor], list[dict[str, Tensor]]]:
-    """As transformers' RfDetrForSegmentationLoss, which it calls so: every decoder layer and the encoder's proposals count."""
+    """In the place of transformers' RfDetrForSegmentationLoss: every decoder layer and the encoder's proposals count."""
     ratio = config.mask_point_sample_ratio
     matcher = _Matcher(
         class_cost=config.class_cost,
