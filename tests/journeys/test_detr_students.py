@@ -41,7 +41,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "epochs"), [("rf-detr-mini", 8), ("rf-detr-seg-mini", 8), ("d-fine-mini", 5), ("rt-detr-mini", 5)]
+    ("name", "epochs"), [("rf-detr-mini", 10), ("rf-detr-seg-mini", 10), ("d-fine-mini", 5), ("rt-detr-mini", 5)]
 )
 def test_it_learns(name: str, epochs: int, scenes: Path, tmp_path: Path) -> None:
     words = ("distill", scenes, "--target", name, "--epochs", epochs, *LENGTH, "--out", tmp_path / "out")
