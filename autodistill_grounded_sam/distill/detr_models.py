@@ -119,12 +119,13 @@ def trained_model(name: str | Path, side_px: int | None = None, *, offline: bool
 
 def save(folder: Path, detr: Detr) -> None:
     """Write a folder that transformers' AutoModel and AutoImageProcessor read, and this tool."""
-    from transformers import RTDetrImageProcessor
+    import transformers
 
     with quiet_loading():
         detr.model.save_pretrained(folder)
     side, mean, std = detr.inputs
-    processor = RTDetrImageProcessor(
+    kind = "RfDetrImageProcessor" if detr.model.config.model_type == "rf_detr" else "RTDetrImageProcessor"
+    processor = getattr(transformers, kind)(
         size={"height": side, "width": side}, do_normalize=True, image_mean=list(mean), image_std=list(std)
     )
     processor.save_pretrained(folder)

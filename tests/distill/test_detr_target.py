@@ -16,6 +16,7 @@ from autodistill_grounded_sam.datasets import read_coco
 from autodistill_grounded_sam.distill import detr_training
 from autodistill_grounded_sam.distill.detr_dataset import read_training_set
 from autodistill_grounded_sam.distill.detr_models import MINI, PRETRAINED, model_to_train, save
+from autodistill_grounded_sam.distill.detr_recipe import Recipe
 from autodistill_grounded_sam.distill.detr_target import DetrTarget
 from autodistill_grounded_sam.distill.students import is_student, load_student, predict_folder
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, WeightsError, WrongPlaceError
@@ -146,6 +147,17 @@ def test_pretrained_weights_keep_all_but_the_head(painted: Path, tmp_path: Path)
     recipe = json.loads((tmp_path / "out" / "training.json").read_text())["recipe"]
     assert (recipe["lr"], recipe["backbone_share"]) == (1e-4, 0.1)
     assert result.started_from == child.started_from
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_the_backbone_learns_at_a_rate_of_its_own(name: str) -> None:
+    model = model_to_train(name, NAMES, 64, offline=True).model
+    groups = detr_training._groups(model, Recipe(1, 1, 0, lr=1.0, backbone_share=0.1))
+    count = {rate: sum(p.numel() for group in groups if group["lr"] == rate for p in group["params"]) for rate in (0.1, 1.0)}
+    backbone = next(module for at, module in model.named_modules() if at.endswith(("backbone.backbone", "backbone.model")))
+    assert count[0.1] == sum(p.numel() for p in backbone.parameters() if p.requires_grad) > 0
+    assert sum(count.values()) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert all(p.ndim > 1 for group in groups if "weight_decay" not in group for p in group["params"])
 
 
 def test_a_folder_with_a_config_alone_starts_from_random_weights(tmp_path: Path) -> None:
