@@ -44,16 +44,18 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Inputs(NamedTuple):
-    """What a model sees: a square of `side_px`, its values 0..1 less `mean`, over `std`."""
+    """What a model sees: a square of `side_px`, its values 0..1 less `mean`, over `std`; `smooth` where shrinking averages, which
+    RF-DETR's authors leave out."""
 
     side_px: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    smooth: bool
 
     def pixels(self, image_rgb: RgbImage) -> Tensor:
         """(height, width, 3) uint8 to (3, side, side) uint8, as transformers' image processors resize."""
         pixels = torch.from_numpy(np.ascontiguousarray(image_rgb)).permute(2, 0, 1)[None]
-        return interpolate(pixels, (self.side_px,) * 2, mode="bilinear", align_corners=False, antialias=True)[0]
+        return interpolate(pixels, (self.side_px,) * 2, mode="bilinear", align_corners=False, antialias=self.smooth)[0]
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """(n, 3, side, side) uint8 to the model's float32."""
@@ -123,7 +125,7 @@ def save(folder: Path, detr: Detr) -> None:
 
     with quiet_loading():
         detr.model.save_pretrained(folder)
-    side, mean, std = detr.inputs
+    side, mean, std, _ = detr.inputs
     kind = "RfDetrImageProcessor" if detr.model.config.model_type == "rf_detr" else "RTDetrImageProcessor"
     processor = getattr(transformers, kind)(
         size={"height": side, "width": side}, do_normalize=True, image_mean=list(mean), image_std=list(std)
@@ -185,9 +187,10 @@ def _inputs_of(processor: Mapping[str, Any], config: Any, side_px: int | None) -
     size = processor.get("size") or {}
     side = side_px or int(size.get("height") or DEFAULT_SIDE_PX)
     _check_side(side, config)
+    mean, std, smooth = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), config.model_type != "rf_detr"
     if processor.get("do_normalize", config.model_type == "rf_detr"):
-        return Inputs(side, tuple(processor.get("image_mean", IMAGENET_MEAN)), tuple(processor.get("image_std", IMAGENET_STD)))
-    return Inputs(side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        mean, std = tuple(processor.get("image_mean", IMAGENET_MEAN)), tuple(processor.get("image_std", IMAGENET_STD))
+    return Inputs(side, mean, std, smooth)
 
 
 def _check_side(side: int, config: Any) -> None:

@@ -94,10 +94,9 @@ class Training:
         recipe, images = self._recipe, self._data.train
         order = np.random.default_rng((recipe.seed, epoch)).permutation(len(images))
         chosen = order[place * recipe.batch : (place + 1) * recipe.batch]
-        side = self._detr.inputs.side_px
         return [
             draw_view(
-                np.random.default_rng((recipe.seed, epoch, int(index))), images[index], side,
+                np.random.default_rng((recipe.seed, epoch, int(index))), images[index], self._detr.inputs,
                 masks=self._detr.makes_masks, mirror=recipe.mirror,
             )
             for index in chosen

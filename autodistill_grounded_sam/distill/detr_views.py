@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.distill.detr_dataset import not_crowd, read_pixels
+from autodistill_grounded_sam.distill.detr_models import Inputs
 from autodistill_grounded_sam.masks import decode_mask
 from autodistill_grounded_sam.types import Float32, Int32, RgbImage
 
@@ -30,16 +31,17 @@ class View(NamedTuple):
     masks: npt.NDArray[np.uint8] | None
 
 
-def draw_view(rng: Random, image: DatasetImage, side: int, *, masks: bool, mirror: bool) -> View:
-    """A view of an image of its dataset."""
+def draw_view(rng: Random, image: DatasetImage, inputs: Inputs, *, masks: bool, mirror: bool) -> View:
+    """A view of an image of its dataset, resized as prediction resizes."""
     kept = not_crowd(image)
     left, top, right, bottom = window = _window(rng, image.width, image.height)
     boxes = image.xyxy[kept].astype(np.float64)
     inside = boxes.clip([left, top, left, top], [right, bottom, right, bottom])
     stays = _area(inside) >= LEAST_LEFT * np.maximum(_area(boxes), 1e-9)
     shares = (inside - [left, top, left, top]) / [right - left, bottom - top, right - left, bottom - top]
-    pixels = _relit(rng, _resized(read_pixels(image)[top:bottom, left:right], side))
-    cut = _masks(image, [place for place, stay in zip(kept, stays, strict=True) if stay], window, side) if masks else None
+    pixels = _relit(rng, inputs.pixels(read_pixels(image)[top:bottom, left:right]).permute(1, 2, 0).numpy())
+    places = [place for place, stay in zip(kept, stays, strict=True) if stay]
+    cut = _masks(image, places, window, inputs.side_px) if masks else None
     class_id, shares = image.class_id[kept][stays], shares[stays]
     if mirror and rng.random() < 0.5:
         pixels, shares = pixels[:, ::-1], shares[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [1, 0, 1, 0]
@@ -60,23 +62,20 @@ def _window(rng: Random, width: int, height: int) -> tuple[int, int, int, int]:
 
 
 def _masks(image: DatasetImage, places: list[int], window: tuple[int, int, int, int], side: int) -> npt.NDArray[np.uint8]:
+    import cv2
+
     left, top, right, bottom = window
     codes = image.rle or ()
-    cut = [decode_mask(codes[place])[top:bottom, left:right].astype(np.uint8) for place in places]
-    return np.stack([_resized(mask, side, mask=True) for mask in cut]) if cut else np.zeros((0, side, side), np.uint8)
+    masks = np.zeros((len(places), side, side), np.uint8)
+    for row, place in zip(masks, places, strict=True):
+        cut = decode_mask(codes[place])[top:bottom, left:right].astype(np.uint8)
+        row[:] = cv2.resize(cut, (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
+    return masks
 
 
 def _area(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     area: npt.NDArray[np.float64] = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return area
-
-
-def _resized(pixels: npt.NDArray[np.uint8], side: int, *, mask: bool = False) -> npt.NDArray[np.uint8]:
-    import cv2
-
-    smaller = pixels.shape[0] > side and pixels.shape[1] > side
-    way = cv2.INTER_NEAREST_EXACT if mask else cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (side, side), interpolation=way), np.uint8)
 
 
 def _relit(rng: Random, pixels: RgbImage) -> RgbImage:

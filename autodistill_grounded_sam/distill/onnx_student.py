@@ -42,7 +42,7 @@ def write_onnx(detr: Detr, file: Path) -> Path:
             opset_version=OPSET, input_names=[_INPUT], output_names=list(names),
         )  # fmt: skip
     content = onnx.load(str(unfinished))
-    about = {"classes": detr.classes, "side_px": side, "mean": detr.inputs.mean, "std": detr.inputs.std}
+    about = {"classes": detr.classes, **detr.inputs._asdict()}
     content.metadata_props.add(key=_ABOUT, value=json.dumps(about))
     onnx.save(content, str(unfinished))
     unfinished.replace(file)
@@ -106,7 +106,7 @@ class OnnxStudent:
         except Exception as error:  # onnxruntime's own kinds, of a damaged file
             raise WeightsError(f"{file} does not load as ONNX: {str(error).splitlines()[0]}") from error
         self.classes: list[str] = about["classes"]
-        self._inputs = Inputs(about["side_px"], tuple(about["mean"]), tuple(about["std"]))
+        self._inputs = Inputs(about["side_px"], tuple(about["mean"]), tuple(about["std"]), about["smooth"])
 
     def predict(
         self, image_rgb: RgbImage, *, confidence: float = USUAL_CONFIDENCE, imgsz: int | None = None, name: str = ""

@@ -9,11 +9,13 @@ import pytest
 
 from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.distill.detr_dataset import read_training_set
+from autodistill_grounded_sam.distill.detr_models import Inputs
 from autodistill_grounded_sam.distill.detr_views import LEAST_LEFT, View, draw_view
 from autodistill_grounded_sam.painting import COLOURS
 from tests.distill.detr_kit import NAMES, painted_coco
 
 SIDE = 128
+INPUTS = Inputs(SIDE, (0.0,) * 3, (1.0,) * 3, smooth=True)
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +25,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[DatasetImage, ...]
 
 
 def views_of(images: tuple[DatasetImage, ...], count: int) -> list[View]:
-    return [
-        draw_view(np.random.default_rng(seed), images[seed % len(images)], SIDE, masks=True, mirror=True) for seed in range(count)
-    ]
+    rngs = map(np.random.default_rng, range(count))
+    return [draw_view(rng, images[k % len(images)], INPUTS, masks=True, mirror=True) for k, rng in enumerate(rngs)]
 
 
 def test_boxes_fit_their_masks(images: tuple[DatasetImage, ...]) -> None:
@@ -62,11 +63,11 @@ def test_whole_views_show_every_object_and_mirrors_are_mirrors(images: tuple[Dat
     image = images[0]
     shares = image.xyxy / [image.width, image.height, image.width, image.height]
     mirrored = shares[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [1, 0, 1, 0]
-    views = [draw_view(np.random.default_rng(seed), image, SIDE, masks=False, mirror=True) for seed in range(40)]
+    views = [draw_view(np.random.default_rng(seed), image, INPUTS, masks=False, mirror=True) for seed in range(40)]
     whole = [view for view in views if len(view.boxes) == len(shares)]
     assert any(np.allclose(view.boxes, shares, atol=1e-5) for view in whole)
     assert any(np.allclose(view.boxes, mirrored, atol=1e-5) for view in whole)
-    plain = [draw_view(np.random.default_rng(seed), image, SIDE, masks=False, mirror=False) for seed in range(40)]
+    plain = [draw_view(np.random.default_rng(seed), image, INPUTS, masks=False, mirror=False) for seed in range(40)]
     assert not any(len(view.boxes) == len(shares) and np.allclose(view.boxes, mirrored, atol=1e-5) for view in plain)
 
 
@@ -82,5 +83,5 @@ def test_crowd_regions_are_not_learnt(images: tuple[DatasetImage, ...]) -> None:
 
     image = next(image for image in images if len(image.class_id) > 1)
     crowd = np.arange(len(image.class_id)) == 0
-    seen = [draw_view(np.random.default_rng(k), replace(image, crowd=crowd), SIDE, masks=True, mirror=True) for k in range(20)]
+    seen = [draw_view(np.random.default_rng(k), replace(image, crowd=crowd), INPUTS, masks=True, mirror=True) for k in range(20)]
     assert max(len(view.class_id) for view in seen) == len(image.class_id) - 1
