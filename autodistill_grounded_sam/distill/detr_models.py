@@ -97,7 +97,7 @@ def model_to_train(name: str, class_names: Sequence[str], side_px: int | None, *
         return Detr(_built(config, with_masks), _inputs_of({}, config, side_px), f"random weights, architecture {name}")
     folder = Path(name).expanduser()
     if not (folder / "config.json").is_file():
-        folder = find_weights(PRETRAINED.get(name, name), "student", offline=offline).path if _is_known(name) else folder
+        folder = _found(name, offline)
     settings = _settings(folder)
     kind, with_masks = _class_of(settings, folder)
     if not any(folder.glob("*.safetensors")):
@@ -110,13 +110,15 @@ def model_to_train(name: str, class_names: Sequence[str], side_px: int | None, *
     return Detr(model, _inputs_of(_processor(folder), model.config, side_px), f"pretrained weights {folder}")
 
 
-def trained_model(name: str | Path, side_px: int | None = None, *, offline: bool) -> Detr:
-    """The model of a folder or hub id with the classes that it was trained on. Raises WeightsError."""
-    folder = find_weights(PRETRAINED.get(str(name), str(name)), "student", offline=offline).path
+def trained_model(name: str, *, offline: bool) -> Detr:
+    """The model of a name, a folder or a hub id with the classes that it was trained on. Raises as `model_to_train`."""
+    if name in MINI:
+        raise WeightsError(f"{name!r} has no trained weights to predict with; train it, or name the folder `best` of a student")
+    folder = _found(name, offline)
     kind, _ = _class_of(_settings(folder), folder)
     with quiet_loading():
         model = kind.from_pretrained(folder, dtype=torch.float32)
-    return Detr(model, _inputs_of(_processor(folder), model.config, side_px), f"pretrained weights {folder}")
+    return Detr(model, _inputs_of(_processor(folder), model.config, None), f"pretrained weights {folder}")
 
 
 def save(folder: Path, detr: Detr) -> None:
@@ -133,14 +135,14 @@ def save(folder: Path, detr: Detr) -> None:
     processor.save_pretrained(folder)
 
 
-def _is_known(name: str) -> bool:
-    """Whether the name may be looked for; raises ConfigError with the nearest one where it is no name at all."""
-    if name in PRETRAINED or "/" in name or Path(name).exists():
-        return True
-    known = [*PRETRAINED, *MINI]
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(known)}"
-    raise ConfigError(f"no student is named {name!r}; {hint} A hub id (owner/name) or a folder also works")
+def _found(name: str, offline: bool) -> Path:
+    """The folder of a name's weights, brought from the hub if need be."""
+    if name not in PRETRAINED and "/" not in name and not Path(name).exists():
+        known = [*PRETRAINED, *MINI]
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(known)}."
+        raise ConfigError(f"no student is named {name!r}; {hint} A hub id (owner/name) or a folder also works")
+    return find_weights(PRETRAINED.get(name, name), "student", offline=offline).path
 
 
 def _settings(folder: Path) -> dict[str, Any]:

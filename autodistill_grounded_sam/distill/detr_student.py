@@ -34,7 +34,7 @@ class DetrStudent:
     usual_confidence = USUAL_CONFIDENCE
 
     def __init__(self, weights: str | Path, *, device: str = "auto", offline: bool | None = None) -> None:
-        self._detr = trained_model(weights, offline=bool(offline))
+        self._detr = trained_model(str(weights), offline=bool(offline))
         self._device = pick_device(device)
         self._detr.model.to(self._device).eval()
         self.classes = self._detr.classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from autodistill_grounded_sam.distill.detr_dataset import read_training_set
 from autodistill_grounded_sam.distill.detr_models import MINI, PRETRAINED, model_to_train, save
 from autodistill_grounded_sam.distill.detr_recipe import Recipe
 from autodistill_grounded_sam.distill.detr_target import DetrTarget
-from autodistill_grounded_sam.distill.students import is_student, load_student, predict_folder
-from autodistill_grounded_sam.errors import ConfigError, DatasetError, WeightsError, WrongPlaceError
+from autodistill_grounded_sam.distill.students import exported, is_student, load_student, predict_folder
+from autodistill_grounded_sam.errors import ConfigError, DatasetError, MissingExtraError, WeightsError, WrongPlaceError
 from autodistill_grounded_sam.images import read_image
 from autodistill_grounded_sam.masks import boxes_xyxy, decode_mask
 from autodistill_grounded_sam.types import TrainResult
@@ -336,6 +337,18 @@ def test_pixels_are_those_of_transformers_processor(name: str, painted: Path, tm
 def test_a_damaged_or_missing_student(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"there is no file .*none.onnx; a student writes it with .*--onnx"):
         load_student(tmp_path / "none.onnx")
+    with pytest.raises(WeightsError, match=r"'d-fine-mini' has no trained weights to predict with; train it"):
+        load_student("d-fine-mini")
     (tmp_path / "config.json").write_text('{"model_type": "rf_detr"}')
     with pytest.raises(WeightsError, match=r"is not a whole student: \*.safetensors missing"):
         load_student(tmp_path)
+
+
+def test_onnx_that_is_not_installed(trained: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"the export to ONNX needs .*autodistill-grounded-sam\[onnx\]"):
+        exported(trained, "onnx")
+    (tmp_path / "student.onnx").touch()
+    with pytest.raises(MissingExtraError, match=r"student .*student.onnx needs .*autodistill-grounded-sam\[onnx\]"):
+        load_student(tmp_path / "student.onnx")

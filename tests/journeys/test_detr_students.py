@@ -76,7 +76,7 @@ def test_the_full_size_of_rf_detr_nano(tmp_path: Path) -> None:
     assert 25e6 < sum(weight.numel() for weight in model.parameters()) < 35e6
     detr = Detr(model.eval(), Inputs(384, (0.5,) * 3, (0.25,) * 3, smooth=False), "random weights")
     save(tmp_path / "nano", detr)
-    again = trained_model(tmp_path / "nano", offline=True)
+    again = trained_model(str(tmp_path / "nano"), offline=True)
     assert again.inputs == detr.inputs
     pixels = torch.randn(1, 3, 384, 384)
     with torch.no_grad():
