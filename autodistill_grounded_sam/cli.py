@@ -38,7 +38,7 @@ _AFTER_INTERRUPT = {
     "label": "what was looked at is kept: run the same command again to go on",
     "decide": "run the same command again",
     "export": "nothing was replaced: run the same command again",
-    "distill": "no student was kept: training starts anew with the same command",
+    "distill": "run the same command again: students of transformers go on where they were, for others training starts anew",
     "adapt": "what was learnt is kept: run the same command again to go on",
     "discover": "run the same command again",
     "check": "folds that are done are kept, and what the others learnt: run the same command again to go on",
@@ -176,7 +176,7 @@ def export(
 
 @app.command()
 def evaluate(
-    source: Annotated[Path, typer.Argument(help="A run or dataset folder, a COCO json, or weights of a student (.pt).")],
+    source: Annotated[Path, typer.Argument(help="A run or dataset folder, a COCO json, or weights of a student.")],
     truth: Annotated[Path, typer.Option("--truth", help="The human reference: a COCO json, or a YOLO data.yaml.")],
     images: ImagesFlag = None,
     json: JsonFlag = False,
@@ -195,28 +195,30 @@ app.command()(cli_discover.discover)
 
 @app.command()
 def distill(
-    dataset: Annotated[Path, typer.Argument(help="A dataset folder with a data.yaml.")],
+    dataset: Annotated[Path, typer.Argument(help="A dataset folder: YOLO (a data.yaml), or COCO.")],
     out: OutFlag,
-    target: Annotated[str, typer.Option("--target", help="yolov8n-seg.pt, yolo11n.yaml, ..., or a plugin's.")] = "yolov8n-seg.pt",
+    target: Annotated[
+        str, typer.Option("--target", help="yolov8n-seg.pt, yolo11n.yaml, rf-detr-nano, d-fine-s, ..., a folder, or a plugin's.")
+    ] = "yolov8n-seg.pt",
     epochs: Annotated[int, typer.Option("--epochs")] = 50,
-    imgsz: Annotated[int, typer.Option("--imgsz", help="Side of the training images in pixels.")] = 640,
+    imgsz: Annotated[Optional[int], typer.Option("--imgsz", help="Side of the training images in pixels.")] = None,  # noqa: UP045
     batch: Annotated[int, typer.Option("--batch-size")] = 16,
     device: DeviceFlag = "auto",
     seed: Annotated[int, typer.Option("--seed")] = 0,
     settings: Annotated[Optional[list[str]], typer.Option("--set", help="NAME=VALUE of the target's own settings.")] = None,  # noqa: UP045
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write the student as an ONNX file as well.")] = False,
     offline: OfflineFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Train a student on a dataset."""
     from autodistill_grounded_sam import plugins
+    from autodistill_grounded_sam.distill.students import exported
 
-    own = _settings(settings or [])
+    own = _settings(settings or []) | ({} if imgsz is None else {"imgsz": imgsz})
     with cli_output.epochs(epochs, quiet=json) as on_epoch:
         student = plugins.load("targets", target, offline=offline or None)
-        result = student.train(
-            dataset, out=out, epochs=epochs, imgsz=imgsz, batch=batch, device=device, seed=seed, on_epoch=on_epoch, **own
-        )
-    cli_output.show_training(result, json)
+        result = student.train(dataset, out=out, epochs=epochs, batch=batch, device=device, seed=seed, on_epoch=on_epoch, **own)
+    cli_output.show_training(exported(result, "onnx") if onnx else result, json)
 
 
 @app.command()

@@ -39,7 +39,22 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "yolo": "autodistill_grounded_sam.export.yolo:YoloBoxWriter",
         "coco": "autodistill_grounded_sam.export.coco:CocoWriter",
     },
-    "targets": {"yolov8n-seg.pt": "autodistill_grounded_sam.distill.ultralytics_target:UltralyticsTarget"},
+    "targets": {
+        "yolov8n-seg.pt": "autodistill_grounded_sam.distill.ultralytics_target:UltralyticsTarget",
+        **dict.fromkeys(
+            (
+                "rf-detr-nano",
+                "rf-detr-seg-nano",
+                "d-fine-n",
+                "rt-detr-r18",
+                "rf-detr-mini",
+                "rf-detr-seg-mini",
+                "d-fine-mini",
+                "rt-detr-mini",
+            ),
+            "autodistill_grounded_sam.distill.detr_target:DetrTarget",
+        ),
+    },
 }
 SEAMS: Mapping[str, type] = {
     "detectors": Detector,
@@ -53,13 +68,13 @@ WEIGHTS_OF: Mapping[str, str] = {
     "detectors": "autodistill_grounded_sam.detect.choosing:DetectorOfWeights",
     "segmenters": "autodistill_grounded_sam.segment.sam:Sam",
     "taggers": "autodistill_grounded_sam.tag.choosing:TaggerOfWeights",
-    "targets": "autodistill_grounded_sam.distill.ultralytics_target:UltralyticsTarget",
+    "targets": "autodistill_grounded_sam.distill.choosing:TargetOfWeights",
 }
 _WEIGHTS_HINT: Mapping[str, str] = {
     "detectors": ", a hub id (owner/name), a path to weights",
     "segmenters": ", a hub id (owner/name), a path to weights",
     "taggers": ", a hub id (owner/name), a path to weights",
-    "targets": ", a model of ultralytics (yolo11n-seg.pt, rtdetr-l.yaml), a path to weights",
+    "targets": ", another size (rf-detr-small, d-fine-s), a model of ultralytics (yolo11n-seg.pt), a hub id, a path to weights",
 }
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -174,7 +189,7 @@ def _joined(claims: list[Plugin]) -> Plugin:
 
 def _names_weights(role: str, name: str) -> bool:
     looks_like_path = "/" in name or Path(name).suffix in (".pth", ".pt", ".yaml", ".safetensors") or Path(name).exists()
-    return looks_like_path or (role == "targets" and name.startswith(("yolo", "rtdetr")))
+    return looks_like_path or (role == "targets" and name.startswith(("yolo", "rtdetr", "rf-detr", "d-fine", "rt-detr")))
 
 
 def _check_role(role: str) -> None:

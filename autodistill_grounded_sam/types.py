@@ -227,12 +227,16 @@ class DatasetSummary:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained student: its weights, what it started from, its own figures on the validation split, the repeating command."""
+    """A trained student: its weights, what it started from, its own figures on the validation split, the repeating command.
+
+    `exported` is the same student in another form, where one was asked for.
+    """
 
     weights: Path
     started_from: str
     figures: Mapping[str, float]
     command: str
+    exported: Path | None = None
 
 
 @dataclass(frozen=True)

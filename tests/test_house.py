@@ -19,7 +19,7 @@ GROUND = {
 }  # fmt: skip
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tune", "decide"), ("tune", "evaluate"),
-          ("check", "evaluate"), ("check", "quality"), ("tag", "detect"),
+          ("check", "evaluate"), ("check", "quality"), ("tag", "detect"), ("distill", "evaluate"),
           ("report", "decide"), ("review", "store"), ("review", "decide")}  # fmt: skip
 JOINERS = {
     "adapting",
