@@ -22,6 +22,7 @@ ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tu
           ("report", "decide"), ("review", "store"), ("review", "decide")}  # fmt: skip
 JOINERS = {
     "adapting",
+    "benchmarking",
     "contracts",
     "checking",
     "cross_fitting",
@@ -32,6 +33,7 @@ JOINERS = {
     "trusting",
     "tuning",
     "cli",
+    "cli_benchmark",
     "cli_few_labels",
     "cli_output",
     "grounded_sam",
