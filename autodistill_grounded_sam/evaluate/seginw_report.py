@@ -35,7 +35,11 @@ def report_lines(rows: Sequence[SegInWRow]) -> Iterator[str]:
     """The same as lines of one width: AP x 100 of masks with its interval, of boxes, then the published mask AP."""
     facts = report_to_json(rows)
     ours = facts["rows"]
-    yield f"{'mask AP':<20}{'images':>7}" + "".join(f"  {row['prompts'][-16:]:^22}{'box':>6}" for row in ours) + _columns(MODELS)
+    yield (
+        f"{'mask AP [95 %]':<20}{'images':>7}"
+        + "".join(f"  {row['prompts'][-16:]:^22}{'box':>6}" for row in ours)
+        + _columns(MODELS)
+    )
     for name in rows[0].figures:
         cells = "".join(_cell(row["per_dataset"][name]) for row in ours)
         images = ours[0]["per_dataset"][name]["images"]
