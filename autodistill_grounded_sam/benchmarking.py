@@ -194,4 +194,4 @@ class _Run:
             raise PluginError(f"the segmenter {self._models.segmenter} gave no masks; SegInW measures masks")
         counts = [code["counts"] for code in masked.rle]
         score = scores[rows, classes].tolist()
-        return Predicted(int(image["id"]), classes.tolist(), score, box.tolist(), seen.xyxy[used].tolist(), counts)
+        return Predicted(image["id"], classes.tolist(), score, box.tolist(), seen.xyxy[used].tolist(), counts)

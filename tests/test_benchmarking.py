@@ -211,6 +211,7 @@ def test_a_class_of_several_words_scores_as_the_best_of_them(tree: Path, tmp_pat
             lambda content: content["images"].append({"id": 9, "file_name": "gone.jpg", "width": 9, "height": 9}),
             "1 image.s. are not there, gone.jpg for one",
         ),
+        (lambda content: content["annotations"][0].pop("iscrowd"), "is not the COCO .*: ValueError: annotations without iscrowd"),
         (lambda content: content.pop("annotations"), "is not the COCO file of a SegInW dataset: KeyError: 'annotations'"),
         (
             lambda content: content["images"][0].update(width=319),

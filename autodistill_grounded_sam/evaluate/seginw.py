@@ -24,6 +24,11 @@ from autodistill_grounded_sam.types import Float32, RgbImage
 
 PAIRS = 100  # of a box and a class, an image: `--num_select` of the official scripts, and all that COCO counts
 DRAWS = 200  # bootstrap samples of the images of a dataset; an interval is from the 2.5th to the 97.5th percentile of them
+KEYS = {  # what COCOeval and the official scripts read of each entry
+    "images": ("id", "file_name", "width", "height"),
+    "categories": ("id", "name"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd"),
+}
 FILE = "_annotations_min1cat.coco.json"  # beside the images of a split
 
 # Mask AP (x 100) of the split `valid`. From the tables of the Grounded SAM report (arXiv 2401.14159) and of SAM-HQ's repository.
@@ -111,12 +116,17 @@ class SegInWDataset:
         folder = root / name / "valid"
         try:
             content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-            classes = [(int(one["id"]), str(one["name"])) for one in content["categories"]]
+            lacking = [
+                f"{part} without {key}"
+                for part, keys in KEYS.items()
+                for key in keys
+                if any(key not in one for one in content[part])
+            ]
+            if lacking:
+                raise ValueError(", ".join(lacking))
+            classes = [(one["id"], str(one["name"])) for one in content["categories"]]
             images = sorted(content["images"], key=lambda image: int(image["id"]))
             missing = [image["file_name"] for image in images if not (folder / image["file_name"]).is_file()]
-            for image in images:
-                int(image["width"]), int(image["height"])
-            _ = [annotation["segmentation"] for annotation in content["annotations"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DatasetError(
                 f"{folder / FILE} is not the COCO file of a SegInW dataset: {type(error).__name__}: {error}"
