@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from autodistill_grounded_sam import __version__, cli_benchmark, cli_few_labels, cli_output
+from autodistill_grounded_sam import __version__, cli_benchmark, cli_discover, cli_few_labels, cli_output
 from autodistill_grounded_sam.errors import (
     ConfigError,
     ExportError,
@@ -40,6 +40,7 @@ _AFTER_INTERRUPT = {
     "export": "nothing was replaced: run the same command again",
     "distill": "no student was kept: training starts anew with the same command",
     "adapt": "what was learnt is kept: run the same command again to go on",
+    "discover": "run the same command again",
     "check": "folds that are done are kept, and what the others learnt: run the same command again to go on",
     "tune": "what was looked at is kept: run the same command again to go on",
     "benchmark": "what was looked at is kept: run the same command again to go on",
@@ -70,7 +71,10 @@ ImagesFlag = Annotated[Optional[str], typer.Option("--images", help="Where the i
 @app.command()
 def label(
     images: Annotated[str, typer.Argument(help="The folder of images, searched with its sub-folders, or a URL (s3://...).")],
-    ontology: OntologyFlag,
+    ontology: cli_discover.OntologyFlag = None,
+    auto: cli_discover.AutoFlag = False,
+    tagger: cli_discover.TaggerFlag = None,
+    words: cli_discover.WordsFlag = None,
     out: Annotated[Optional[Path], typer.Option("--out", help="The dataset folder (IMAGES_labeled).")] = None,  # noqa: UP045
     detector: DetectorFlag = None,
     segmenter: SegmenterFlag = None,
@@ -111,7 +115,8 @@ def label(
         export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
     )
     with cli_output.progress(quiet=json) as bar:
-        summary = pipeline.label(images, _ontology(ontology, json), out, config, extension=extension, progress=bar)
+        found = cli_discover.found(auto, ontology, images, out, {"tagger": tagger, "words": words}, config, extension, bar)
+        summary = pipeline.label(images, _ontology(found, json), out, config, extension=extension, progress=bar)
     cli_output.show_run(summary, json)
     raise typer.Exit(3 if summary.failed else 0)
 
@@ -187,6 +192,7 @@ app.command()(cli_few_labels.tune)
 app.command()(cli_few_labels.quality)
 app.command()(cli_few_labels.check)
 app.add_typer(cli_benchmark.benchmark)
+app.command()(cli_discover.discover)
 
 
 @app.command()

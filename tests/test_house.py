@@ -15,10 +15,11 @@ NAME = PACKAGE.name
 GROUND = {
     "about", "config", "datasets", "drawing", "errors", "image_modes", "images", "loading", "mask_runs", "masks", "ontology",
     "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews", "similar", "types", "weights",
+    "word_forms",
 }  # fmt: skip
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tune", "decide"), ("tune", "evaluate"),
-          ("check", "evaluate"), ("check", "quality"),
+          ("check", "evaluate"), ("check", "quality"), ("tag", "detect"),
           ("report", "decide"), ("review", "store"), ("review", "decide")}  # fmt: skip
 JOINERS = {
     "adapting",
@@ -26,6 +27,7 @@ JOINERS = {
     "contracts",
     "checking",
     "cross_fitting",
+    "discovering",
     "pipeline",
     "decisions",
     "run_setup",
@@ -34,13 +36,14 @@ JOINERS = {
     "tuning",
     "cli",
     "cli_benchmark",
+    "cli_discover",
     "cli_few_labels",
     "cli_output",
     "grounded_sam",
     "testing",
     "__init__",
 }
-NO_TORCH = {"check", "decide", "export", "quality", "store", "report", "tune"} | GROUND - {"loading"}
+NO_TORCH = {"check", "decide", "discover", "export", "quality", "store", "report", "tune"} | GROUND - {"loading"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BESIDE = [path for room in ("benchmarks", "tests", "tools") for path in sorted((PACKAGE.parent / room).rglob("*.py"))]
 
