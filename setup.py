@@ -67,7 +67,7 @@ setup(
     package_dir={"autodistill_grounded_sam.ontologies": "ontologies"},
     package_data={
         "autodistill_grounded_sam": ["py.typed", "mini/*.json", "mini/*/*"],
-        "autodistill_grounded_sam.ontologies": ["*.yaml"],
+        "autodistill_grounded_sam.ontologies": ["*.yaml", "seginw/*.yaml"],
     },
     entry_points={"console_scripts": ["grounded-sam=autodistill_grounded_sam.cli:main"]},
     classifiers=[

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from autodistill_grounded_sam import __version__, cli_discover, cli_few_labels, cli_output
+from autodistill_grounded_sam import __version__, cli_benchmark, cli_discover, cli_few_labels, cli_output
 from autodistill_grounded_sam.errors import (
     ConfigError,
     ExportError,
@@ -43,6 +43,7 @@ _AFTER_INTERRUPT = {
     "discover": "run the same command again",
     "check": "folds that are done are kept, and what the others learnt: run the same command again to go on",
     "tune": "what was looked at is kept: run the same command again to go on",
+    "benchmark": "what was looked at is kept: run the same command again to go on",
     "prefetch": "what was brought is kept: run the same command again to go on",
 }
 
@@ -190,6 +191,7 @@ def evaluate(
 app.command()(cli_few_labels.tune)
 app.command()(cli_few_labels.quality)
 app.command()(cli_few_labels.check)
+app.add_typer(cli_benchmark.benchmark)
 app.command()(cli_discover.discover)
 
 

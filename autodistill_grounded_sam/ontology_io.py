@@ -51,10 +51,13 @@ class ShippedOntology(NamedTuple):
 
 def shipped() -> dict[str, Path]:
     """The ontologies that come with the package, by name."""
+    return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"))}
+
+
+def shipped_folder() -> Path:
     installed = Path(str(resources.files("autodistill_grounded_sam") / "ontologies"))
     # An editable install and a plain checkout do not see the folder that a wheel maps into the package.
-    folder = installed if installed.is_dir() else Path(__file__).resolve().parents[1] / "ontologies"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[1] / "ontologies"
 
 
 def shipped_summary() -> list[ShippedOntology]:

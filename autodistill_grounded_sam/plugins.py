@@ -22,7 +22,7 @@ GROUP = "autodistill_grounded_sam"
 OURS = "autodistill-grounded-sam"
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
-    "detectors": {"mini": "autodistill_grounded_sam.detect.grounding_dino:GroundingDino"},
+    "detectors": {"mini": "autodistill_grounded_sam.detect.choosing:DetectorOfWeights"},
     "segmenters": {
         "mini": "autodistill_grounded_sam.segment.sam:Sam",
         "ellipse": "autodistill_grounded_sam.segment.cheap:Ellipse",

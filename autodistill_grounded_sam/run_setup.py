@@ -89,19 +89,20 @@ def identity_of(config: LabelConfig, ontology: Ontology) -> dict[str, Any]:
     image_settings = config.see.model_dump(mode="json", exclude=not_of_images)
     identity: dict[str, Any] = {
         "prompts": list(ontology.prompts),
-        "detector": _model("detectors", config.see.detector, config.run.offline),
+        "detector": model_identity("detectors", config.see.detector, config.run.offline),
         "segmenter": None,
         "see": image_settings,
     }
     if config.see.masks != "none":
-        identity["segmenter"] = _model("segmenters", config.see.segmenter, config.run.offline)
+        identity["segmenter"] = model_identity("segmenters", config.see.segmenter, config.run.offline)
     if config.see.masks == "kept":
         decide_settings = config.decide.model_dump(mode="json", exclude={"trust"})  # which drops no candidate
         identity["masks of"] = {"decide": decide_settings, "ontology": ontology.document()}
     return identity
 
 
-def _model(role: str, name: str, offline: bool) -> dict[str, Any]:
+def model_identity(role: str, name: str, offline: bool) -> dict[str, Any]:
+    """What results of a model belong to; raises WeightsError where its weights are missing."""
     plugin = plugins.find(role, name)
     if not plugin.built_in:
         return {"name": f"{plugin.target} of {plugin.distribution}", "sha256": None}

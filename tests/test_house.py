@@ -23,6 +23,7 @@ ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tu
           ("report", "decide"), ("review", "store"), ("review", "decide")}  # fmt: skip
 JOINERS = {
     "adapting",
+    "benchmarking",
     "contracts",
     "checking",
     "cross_fitting",
@@ -34,6 +35,7 @@ JOINERS = {
     "trusting",
     "tuning",
     "cli",
+    "cli_benchmark",
     "cli_discover",
     "cli_few_labels",
     "cli_output",
