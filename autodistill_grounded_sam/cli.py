@@ -286,11 +286,10 @@ def ontologies(json: JsonFlag = False) -> None:
 
 @app.command()
 def plugins(json: JsonFlag = False) -> None:
-    """List every detector, segmenter, tagger, format and target, and what is wrong with any."""
-    from autodistill_grounded_sam import plugins as known
+    """List every detector, segmenter, tagger, format and target, what was proven of each, and what is wrong with any."""
+    from autodistill_grounded_sam.about import table
 
-    found = [plugin for role in known.BUILT_IN for plugin in known.list_plugins(role)]
-    cli_output.show_plugins([(plugin, plugin.problem()) for plugin in found], json)
+    cli_output.show_plugins([row.facts() for row in table()], json)
 
 
 @app.command()

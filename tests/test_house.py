@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "autodistill_grounded_sam"
 NAME = PACKAGE.name
 GROUND = {
-    "config", "datasets", "drawing", "errors", "image_modes", "images", "loading", "mask_runs", "masks", "ontology",
+    "about", "config", "datasets", "drawing", "errors", "image_modes", "images", "loading", "mask_runs", "masks", "ontology",
     "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews", "similar", "types", "weights",
     "word_forms",
 }  # fmt: skip
@@ -23,6 +23,7 @@ ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tu
           ("report", "decide"), ("review", "store"), ("review", "decide")}  # fmt: skip
 JOINERS = {
     "adapting",
+    "contracts",
     "checking",
     "cross_fitting",
     "discovering",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from autodistill_grounded_sam import plugins
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.detect.choosing import DETECTORS
 from autodistill_grounded_sam.protocols import Tagger
 from autodistill_grounded_sam.tag.captions import Captioner
@@ -25,12 +26,23 @@ def load_tagger(name: str, words: Sequence[str] | None = None, **settings: Any) 
     return cast(Tagger, plugins.load("taggers", name, words=words, **settings))
 
 
+_WRITES = "what transformers' own example writes{}, word for word (`tests/tag/test_captions.py`)"
+ABOUT = (
+    About("BLIP", _WRITES.format(""), "Salesforce/blip-*"),
+    About("Florence-2", _WRITES.format(" of regions"), "florence-community/Florence-2-*"),
+    About("models that write", _WRITES.format(" (a small LLaVA)"), "any image-text-to-text model of transformers", "of its own"),
+    About("any detector", "with `--words` (`tests/tag/test_vocabulary.py`)", "as of detectors", "as of detectors"),
+)
+
+
 class TaggerOfWeights:
     """Called with a hub id, a folder or an official file: gives the tagger that runs it.
 
     An official file is of RAM, RAM++ or Tag2Text, a folder holds a model that writes about images. Raises WeightsError where the
     weights are missing, ConfigError for those of a detector, which needs words (`load_tagger`).
     """
+
+    about = ABOUT
 
     def __new__(cls, name: str, **settings: Any) -> Any:
         if {model.role for model in known_models() if model.name == name} == {"detector"}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autodistill_grounded_sam import plugins
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.loading import Precision
 from autodistill_grounded_sam.ontology import sanitize
@@ -22,6 +23,8 @@ class Vocabulary:
     `threshold` is the score of its best box that a word must reach. A detector finds what it is asked for and nothing else: what
     is not in the list is not discovered. Raises ConfigError without words, and what the detector raises.
     """
+
+    about = (About("mini", "what is painted in scenes, of the 64 names it knows (`benchmarks/discover.py`)"),)
 
     def __init__(
         self,
