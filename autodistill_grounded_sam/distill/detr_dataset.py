@@ -17,7 +17,7 @@ from autodistill_grounded_sam.types import RgbImage
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The images of each split; a split named as both is both."""
+    """The labelled images of each split."""
 
     class_names: tuple[str, ...]
     train: tuple[DatasetImage, ...]

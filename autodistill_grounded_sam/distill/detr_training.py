@@ -28,7 +28,7 @@ from autodistill_grounded_sam.distill.detr_recipe import Recipe
 from autodistill_grounded_sam.distill.detr_student import answer, predicted
 from autodistill_grounded_sam.distill.detr_views import View, draw_view
 from autodistill_grounded_sam.errors import ConfigError
-from autodistill_grounded_sam.evaluate.average_precision import average_precision
+from autodistill_grounded_sam.evaluate.average_precision import Kind, average_precision
 from autodistill_grounded_sam.evaluate.matching import Objects, Pair
 from autodistill_grounded_sam.protocols import OnEpoch
 
@@ -82,7 +82,7 @@ class Training:
                 losses.append(self._learn(self.state.step, views))
                 self.state.step += 1
                 if self.state.step % self._per_epoch == 0:
-                    self._end_epoch(self.state.step // self._per_epoch, float(np.nanmean(losses)), on_epoch)
+                    self._end_epoch(self.state.step // self._per_epoch, _mean(losses), on_epoch)
                     losses = []
                 if time.monotonic() - saved > SAVE_SECONDS:
                     self._save(unfinished)
@@ -148,7 +148,7 @@ class Training:
         if self._recipe.val and (epoch * LOOKS // epochs != (epoch - 1) * LOOKS // epochs or epoch == epochs):
             figures = average_precision_of(self.mean, self._data.valid, len(self._data.class_names))
             figure = "mask_AP" if self._detr.makes_masks else "box_AP"
-            if not state.best or figures[figure] >= max(past[figure] for _, past in state.history):
+            if figures.get(figure, 0.0) >= max((past.get(figure, 0.0) for _, past in state.history), default=0.0):
                 state.best_epoch = epoch
                 state.best = {name: value.clone() for name, value in self.mean.model.state_dict().items()}
             state.history.append((epoch, figures))
@@ -183,12 +183,16 @@ def loss_of(model: Any, pixels: Tensor, targets: Sequence[Target]) -> Tensor:
 
 
 def average_precision_of(detr: Detr, images: Sequence[DatasetImage], classes: int) -> dict[str, float]:
-    """AP and AP50 of boxes, and of masks where the model makes them and the images have them."""
+    """AP and AP50 of boxes, and of masks where the model makes them; none where no image holds an object."""
     pairs = [Pair(image.name, image.width, image.height, _truth(image), _seen(detr, image)) for image in images]
-    masks = detr.makes_masks and all(pair.truth.rle is not None for pair in pairs)
-    kinds = ("box", "mask") if masks else ("box",)
-    found = {kind: average_precision(pairs, classes, kind).overall for kind in kinds}  # type: ignore[arg-type]
-    return {f"{kind}_{name}": round(figures[name], 5) for kind, figures in found.items() for name in ("AP", "AP50")}
+    kinds: tuple[Kind, ...] = ("box", "mask") if detr.makes_masks else ("box",)
+    found = {kind: average_precision(pairs, classes, kind).overall for kind in kinds}
+    return {
+        f"{kind}_{name}": round(figures[name], 5)
+        for kind, figures in found.items()
+        for name in ("AP", "AP50")
+        if not math.isnan(figures[name])
+    }
 
 
 def _truth(image: DatasetImage) -> Objects:
@@ -202,6 +206,11 @@ def _seen(detr: Detr, image: DatasetImage) -> Objects:
     seen = predicted(answer(detr, pixels), pixels, places, LOOK_CONFIDENCE, image.name)
     objects = Objects.of(np.array([int(place) for place in seen.class_names], np.int32), seen.xyxy, seen.scores)
     return objects if seen.rles is None else replace(objects, rle=tuple(seen.rles))
+
+
+def _mean(losses: Sequence[float]) -> float:
+    known = [loss for loss in losses if not math.isnan(loss)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _share_of_rate(step: int, steps: int) -> float:

@@ -237,6 +237,13 @@ def test_a_dataset_without_objects(painted: Path, tmp_path: Path) -> None:
         read_training_set(folder, masks=True)
 
 
+def test_without_an_object_to_be_measured_by_the_last_epoch_counts(painted: Path, tmp_path: Path) -> None:
+    folder = edited(painted, tmp_path / "unmeasured", "valid", lambda content: content["annotations"].clear())
+    result = DetrTarget("rt-detr-mini").train(folder, out=tmp_path / "out", **{**QUICK, "epochs": 2})
+    card = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert (result.figures, card["best epoch"], card["history"]) == ({}, 2, [[1, {}], [2, {}]])
+
+
 def test_a_dataset_without_a_split_or_a_file(painted: Path, tmp_path: Path) -> None:
     shutil.copytree(painted / "train", tmp_path / "half" / "train")
     with pytest.raises(DatasetError, match=r"has no valid images; a student needs both \(--valid 0.2\)"):
