@@ -92,7 +92,8 @@ def label(
     precision: Annotated[
         str, typer.Option("--precision", help="float32, tf32 or bfloat16 (faster, scores move a little).")
     ] = "float32",
-    tiles: Annotated[bool, typer.Option("--tiles", help="Look at overlapping tiles beside the whole picture.")] = False,
+    tiles: Annotated[str, typer.Option("--tiles", help="Of large images: none, auto (small objects), all.")] = "none",
+    tile_px: Annotated[Optional[int], typer.Option("--tile-px", help="Side of a tile (as the detector's input holds).")] = None,  # noqa: UP045
     extension: Annotated[Optional[str], typer.Option("--extension", help="Only files of this suffix.")] = None,  # noqa: UP045
     offline: OfflineFlag = False,
     json: JsonFlag = False,
@@ -102,7 +103,7 @@ def label(
 
     config = _label_config(
         see={"detector": detector, "segmenter": segmenter, "masks": masks, "mask_guess": mask_guess}
-        | {"precision": precision, "tiles": tiles},
+        | {"precision": precision, "tiles": tiles, "tile_px": tile_px},
         run={"device": device, "batch_size": int(batch_size) if batch_size.isdigit() else batch_size, "offline": offline}
         | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker},
         decide={"box_threshold": box_threshold, "text_threshold": text_threshold}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import SeeConfig, checked
 from autodistill_grounded_sam.engine.memory import Ask, OutOfMemoryError, Pieces
-from autodistill_grounded_sam.engine.tiles import TiledDetector
+from autodistill_grounded_sam.engine.tiles import TiledDetector, TiledSegmenter
 from autodistill_grounded_sam.errors import ImageReadError, PluginError
 from autodistill_grounded_sam.images import read_image
 from autodistill_grounded_sam.loading import pick_device
@@ -78,8 +78,6 @@ class SeeWorker:
                 span_score=self._see.span_score,
             ),
         )
-        if self._see.tiles:
-            self._detector = TiledDetector(self._detector)
         self._segmenter: Segmenter | None = None
         if self._see.masks != "none":
             settings = {
@@ -89,6 +87,10 @@ class SeeWorker:
                 "mask_guess": self._see.mask_guess,
             }
             self._segmenter = cast(Segmenter, plugins.load("segmenters", self._see.segmenter, **settings))
+        if self._see.tiles != "none":
+            tiled = TiledDetector(self._detector, self._segmenter, self._see.tile_px, self._see.tiles)
+            self._detector = tiled
+            self._segmenter = self._segmenter and TiledSegmenter(self._segmenter, tiled.tile_px)
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
         """The size (width, height) that the detector gives an image; the image's own where the detector does not say."""
