@@ -33,6 +33,7 @@ class SeeConfig(_Config):
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; lower is faster where supported
     tiles: Literal["none", "auto", "all"] = "none"  # which large images are looked at tile by tile as well (docs/tiles.md)
     tile_px: int | None = Field(None, ge=32)  # side of a tile; None: what the detector's input holds, enlarged by a quarter
+    views: tuple[Literal["flip", "scale"], ...] = ()  # the detector also sees the image mirrored, smaller (docs/detectors.md)
     max_megapixels: int = Field(200, ge=1)  # larger images are set aside; Pillow's own bomb limit is 179
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 import time
@@ -86,6 +87,8 @@ def identity_of(config: LabelConfig, ontology: Ontology) -> dict[str, Any]:
     not_of_images = {"detector", "segmenter", "max_megapixels"}
     if config.see.masks == "none" or config.see.mask_guess == "single":  # stores older than this setting hold single ones
         not_of_images.add("mask_guess")
+    if not config.see.views:  # as those older than views
+        not_of_images.add("views")
     image_settings = config.see.model_dump(mode="json", exclude=not_of_images)
     identity: dict[str, Any] = {
         "prompts": list(ontology.prompts),
@@ -102,6 +105,17 @@ def identity_of(config: LabelConfig, ontology: Ontology) -> dict[str, Any]:
 
 
 def _model(role: str, name: str, offline: bool) -> dict[str, Any]:
+    """What a store remembers of a model; of several that are joined, one digest of all and of their thresholds."""
+    members = plugins.members(role, name)
+    if members == [(name, None)]:
+        return _one_model(role, name, offline)
+    parts = [(_one_model(role, own, offline), threshold) for own, threshold in members]
+    texts = {key: [f"{part.get(key) or part['name']} {threshold}" for part, threshold in parts] for key in ("sha256", "identity")}
+    digests = {key: hashlib.sha256("\n".join(lines).encode()).hexdigest() for key, lines in texts.items()}
+    return {"name": name, **digests}
+
+
+def _one_model(role: str, name: str, offline: bool) -> dict[str, Any]:
     plugin = plugins.find(role, name)
     if not plugin.built_in:
         return {"name": f"{plugin.target} of {plugin.distribution}", "sha256": None}
@@ -114,9 +128,9 @@ def _model(role: str, name: str, offline: bool) -> dict[str, Any]:
 
 def learnt_by(config: LabelConfig) -> list[str]:
     """The digests of the images that the detector was adapted to, if it was."""
-    if not plugins.find("detectors", config.see.detector).built_in:
-        return []
-    return learnt_from(weights.find_weights(config.see.detector, "detector", offline=config.run.offline).path)
+    names = [name for name, _ in plugins.members("detectors", config.see.detector) if plugins.find("detectors", name).built_in]
+    found = [weights.find_weights(name, "detector", offline=config.run.offline) for name in names]
+    return list(dict.fromkeys(digest for one in found for digest in learnt_from(one.path)))
 
 
 def batch_size_of(config: LabelConfig, run: Path) -> int:
@@ -125,7 +139,7 @@ def batch_size_of(config: LabelConfig, run: Path) -> int:
     recorded = recorded_batch_size(run)
     if recorded is not None:
         return recorded
-    built_in = plugins.find("detectors", config.see.detector).built_in
+    built_in = any(plugins.find("detectors", name).built_in for name, _ in plugins.members("detectors", config.see.detector))
     device = pick_device(config.run.device) if built_in else "cpu"
     return _fitting(device) if device.startswith("cuda") else AUTO_BATCH
 

@@ -57,11 +57,10 @@ def main() -> None:
             facts["photographs"] = measured(args, args.images, args.truth, Path(folder) / "photographs")
         for kind, settings in SCENES.items() if args.scenes else ():
             truth = paint_dataset(Path(folder) / kind, args.scenes, settings, SEED, NAMES)
+            print(kind, flush=True)
             facts[kind] = measured(args, truth.parent / "images", truth, Path(folder) / f"{kind}-out")
-    text = json.dumps(facts, indent=2)
-    print(text)
     if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+        args.out.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def measured(args: argparse.Namespace, images: Path, truth_file: Path, out: Path) -> dict[str, Any]:
@@ -82,6 +81,7 @@ def measured(args: argparse.Namespace, images: Path, truth_file: Path, out: Path
         for image, labels in pipeline.decided_labels(seen.run, images)[1]:
             tally.add(truth[image.id], labels)
         facts[name] = {**tally.figures(), "seconds an image": seen.stages["see"] / len(truth)}
+        print(name, json.dumps(facts[name]), flush=True)
     return facts
 
 

@@ -32,6 +32,7 @@ class SquareDetector(ABC):
     """
 
     model_types: ClassVar[tuple[str, ...]]
+    usual_threshold: ClassVar[float] = 0.35  # the score that is commonly asked of this model; an ensemble compares them by it
     model_class: ClassVar[str] = "AutoModelForZeroShotObjectDetection"  # of transformers
 
     def __init__(

@@ -32,6 +32,7 @@ class Owl(SquareDetector):
     pixels of the image, cut off where they reach into the filling.
     """
 
+    usual_threshold = 0.1  # of transformers; the authors' self-training took 0.3
     model_types = ("owlvit", "owlv2")
 
     def __init__(self, name: str, *, nms_iou: float = SAME_OBJECT_IOU, **settings: Any) -> None:

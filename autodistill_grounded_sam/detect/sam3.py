@@ -34,6 +34,7 @@ class Sam3(SquareDetector):
     Boxes of several prompts with an IoU of 0.9 are one object with the scores of all, so that classes and negatives compete.
     """
 
+    usual_threshold = 0.5
     model_types = ("sam3", "sam3_video")  # facebook/sam3 holds the video model, of which the detector is a part
     model_class = "Sam3Model"
 

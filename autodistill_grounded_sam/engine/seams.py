@@ -39,6 +39,11 @@ def merge_looks(looks: Sequence[Candidates]) -> Candidates:
     look_of = np.repeat(np.arange(len(looks)), [len(look) for look in looks])
     order = np.argsort(-scores.max(axis=1, initial=0), kind="stable")
     boxes, scores, look_of = boxes[order], scores[order], look_of[order]
+    agreement = None
+    if any(look.agreement is not None for look in looks):
+        agreement = np.concatenate(
+            [np.zeros(len(look), np.float32) if look.agreement is None else look.agreement for look in looks]
+        )[order]
     alive = np.ones(len(boxes), np.bool_)
     for row in range(len(boxes)):
         if alive[row]:
@@ -49,7 +54,7 @@ def merge_looks(looks: Sequence[Candidates]) -> Candidates:
             same = closest[np.unique(look_of[closest], return_index=True)[1]]
             scores[row] = np.maximum(scores[row], scores[same].max(axis=0, initial=0))
             alive[same] = False
-    return Candidates(boxes[alive], scores[alive])
+    return Candidates(boxes[alive], scores[alive], agreement=None if agreement is None else agreement[alive])
 
 
 def is_cut(xyxy: Float32, tile: Tile, width: int, height: int) -> Flags:

@@ -71,7 +71,7 @@ class TiledDetector:
 
         # a large image has more tiles than a GPU may hold, so they have a memory of their own
         answers = _all_of(self._pieces.ask(ask, range(len(corners))))
-        looks = [Candidates(_moved(seen.xyxy, tile), seen.scores) for tile, seen in zip(corners, answers, strict=True)]
+        looks = [replace(seen, xyxy=_moved(seen.xyxy, tile)) for tile, seen in zip(corners, answers, strict=True)]
         looks = [look.select(~mistaken_parts(look, whole, tile)) for look, tile in zip(looks, corners, strict=True)]
         cut = [is_cut(look.xyxy, tile, width, height) for tile, look in zip(corners, looks, strict=True)]
         found = merge_looks([whole, *(look.select(~of) for look, of in zip(looks, cut, strict=True))])

@@ -12,6 +12,7 @@ import pytest
 from transformers.utils import logging
 
 from autodistill_grounded_sam import cli
+from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.testing import paint_folder
 from tests.detect.tiny_models import BUILDERS
 
@@ -75,3 +76,17 @@ def test_a_hub_id_that_is_not_here_is_told_in_words(say: Any, tmp_path: Path, mo
     code, _, why = say("label", tmp_path / "images", "--ontology", ONTOLOGY, "--detector", name, *NO_MASKS)
     assert code != 0
     assert f"the detector '{name}' is not on this machine" in why and f"`grounded-sam prefetch {name}` brings it" in why
+
+
+def test_two_detectors_views_and_two_segmenters_in_one_run(say: Any, tmp_path: Path) -> None:
+    paint_folder(tmp_path / "images", 2)
+    out, other = tmp_path / "out", BUILDERS["owlv2"](tmp_path / "owl")
+    label = ("label", tmp_path / "images", "--ontology", ONTOLOGY, "--out", out, "--device", "cpu", "--offline", "--json")
+    models = ("--detector", f"mini+{other}", "--segmenter", "mini+ellipse")
+    code, said, why = say(*label, *models, "--views", "flip")
+    assert code == 0 and json.loads(said)["looked_at"] == 2, why
+    seen = [sighting.candidates for sighting in Store(out / "run").sightings()]
+    assert all(one is not None and one.agreement is not None and one.rle is not None for one in seen)
+    assert json.loads(say(*label, *models, "--views", "flip")[1])["looked_at"] == 0
+    assert "views" in say(*label, *models)[2]
+    assert "detector: " in say(*label, "--detector", f"mini+{other}@0.2", "--segmenter", "mini+ellipse", "--views", "flip")[2]
