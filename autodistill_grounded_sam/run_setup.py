@@ -17,10 +17,11 @@ import numpy.typing as npt
 from autodistill_grounded_sam import plugins, weights
 from autodistill_grounded_sam.config import DecideConfig, LabelConfig, checked
 from autodistill_grounded_sam.decide.chain import decide
-from autodistill_grounded_sam.detect.choosing import SCORELESS
+from autodistill_grounded_sam.detect.choosing import SCORELESS, TAKES_EXAMPLES
 from autodistill_grounded_sam.engine.local import LocalEngine
 from autodistill_grounded_sam.engine.ray import RayEngine, import_ray
 from autodistill_grounded_sam.engine.worker import SeeWorker
+from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.learnt import learnt_from
 from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.ontology import Ontology
@@ -47,6 +48,20 @@ class KeptMasksWorker(SeeWorker):
         reasons = decide(candidates, self._ontology, self._decide, image.width, image.height).reasons
         by_score = [REASONS.index(Reason.THRESHOLD), REASONS.index(Reason.NEGATIVE)]
         return ~np.isin(reasons, by_score)
+
+
+def refuse_examples(config: LabelConfig, ontology: Ontology) -> None:
+    """Raise ConfigError for example images if a detector knows words alone."""
+    if not ontology.examples:
+        return
+    for name, _ in plugins.members("detectors", config.see.detector):
+        plugin = plugins.find("detectors", name)
+        found = weights.find_weights(name, "detector", offline=config.run.offline) if plugin.built_in else None
+        if found is None or found.kind != "transformers" or found.model_type not in TAKES_EXAMPLES:
+            raise ConfigError(
+                f"the ontology holds example images, but {name} knows words alone; OWLv2, OWL-ViT and SAM 3 can use them "
+                "(docs/detectors.md)"
+            )
 
 
 def worker_type_of(config: LabelConfig) -> type[SeeWorker]:
@@ -77,6 +92,7 @@ def worker_spec(config: LabelConfig, ontology: Ontology, prompt_groups: Sequence
         "offline": config.run.offline,
         "prompts": list(ontology.prompts),
         "prompt_groups": [list(group) for group in (ontology.prompt_groups if prompt_groups is None else prompt_groups)],
+        "examples": {prompt: example.document() for prompt, example in ontology.examples.items()},
         "decide": config.decide.model_dump(),
         "ontology": ontology.document(),
     }

@@ -72,6 +72,7 @@ class SeeWorker:
             "longer_side_px": self._see.longer_side_px,
             "prompt_groups": spec["prompt_groups"],
             "span_score": self._see.span_score,
+            **({"examples": spec["examples"]} if spec.get("examples") else {}),  # only some detectors know them
         }
 
         def load(name: str, floor: float) -> Detector:

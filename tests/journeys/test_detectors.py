@@ -90,3 +90,22 @@ def test_two_detectors_views_and_two_segmenters_in_one_run(say: Any, tmp_path: P
     assert json.loads(say(*label, *models, "--views", "flip")[1])["looked_at"] == 0
     assert "views" in say(*label, *models)[2]
     assert "detector: " in say(*label, "--detector", f"mini+{other}@0.2", "--segmenter", "mini+ellipse", "--views", "flip")[2]
+
+
+def test_example_images_beside_words_through_the_whole_line(say: Any, tmp_path: Path) -> None:
+    paint_folder(tmp_path / "images", 2)
+    file = tmp_path / "images.yaml"
+    file.write_text(
+        "version: 1\nclasses:\n  cat: [red cat]\n  thing: {examples: [{image: images/scene_0000.png, box: [10, 20, 90, 120]}]}\n"
+    )
+    label = ("label", tmp_path / "images", "--ontology", file, "--out", tmp_path / "out", *NO_MASKS)
+    code, _, why = say(*label, "--detector", "mini")
+    assert code != 0 and "the ontology holds example images, but mini knows words alone" in why
+    assert not (tmp_path / "out" / "run" / "run.json").exists()
+    model = BUILDERS["owlv2"](tmp_path / "model")
+    assert say(*label, "--detector", model)[0] == 0
+    prompts = json.loads((tmp_path / "out" / "run" / "run.json").read_text())["identity"]["prompts"]
+    assert prompts[0] == "red cat" and prompts[1].startswith("example ") and len(prompts) == 2
+    assert say("decide", tmp_path / "out", "--box-threshold", 0.2, "--json")[0] == 0
+    file.write_text(file.read_text().replace("[10, 20, 90, 120]", "[10, 20, 90, 121]"))
+    assert "prompts: without 'example" in say(*label, "--detector", model)[2], "another example went on in the store of the first"
