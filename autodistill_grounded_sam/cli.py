@@ -53,7 +53,7 @@ OntologyFlag = Annotated[
 OutFlag = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 DeviceFlag = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-DetectorFlag = Annotated[Optional[str], typer.Option("--detector", help="mini, a hub id, a path, or pkg.module:Class.")]  # noqa: UP045
+DetectorFlag = Annotated[Optional[str], typer.Option("--detector", help="mini, hub id, path, pkg.module:Class, A+B.")]  # noqa: UP045
 SegmenterFlag = Annotated[Optional[str], typer.Option("--segmenter", help="As --detector.")]  # noqa: UP045
 BoxThreshold = Annotated[Optional[float], typer.Option("--box-threshold", help="The score a label must reach (0.35).")]  # noqa: UP045
 TextThreshold = Annotated[Optional[float], typer.Option("--text-threshold", help="The score its words must reach (0.25).")]  # noqa: UP045
@@ -97,7 +97,9 @@ def label(
     precision: Annotated[
         str, typer.Option("--precision", help="float32, tf32 or bfloat16 (faster, scores move a little).")
     ] = "float32",
-    tiles: Annotated[bool, typer.Option("--tiles", help="Look at overlapping tiles beside the whole picture.")] = False,
+    tiles: Annotated[str, typer.Option("--tiles", help="Of large images: none, auto (small objects), all.")] = "none",
+    tile_px: Annotated[Optional[int], typer.Option("--tile-px", help="Side of a tile (as the detector's input holds).")] = None,  # noqa: UP045
+    views: Annotated[Optional[str], typer.Option("--views", help="See the image also as: flip, scale (flip,scale).")] = None,  # noqa: UP045
     extension: Annotated[Optional[str], typer.Option("--extension", help="Only files of this suffix.")] = None,  # noqa: UP045
     offline: OfflineFlag = False,
     json: JsonFlag = False,
@@ -107,7 +109,7 @@ def label(
 
     config = _label_config(
         see={"detector": detector, "segmenter": segmenter, "masks": masks, "mask_guess": mask_guess}
-        | {"precision": precision, "tiles": tiles},
+        | {"precision": precision, "tiles": tiles, "tile_px": tile_px, "views": tuple(views.split(",")) if views else None},
         run={"device": device, "batch_size": int(batch_size) if batch_size.isdigit() else batch_size, "offline": offline}
         | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker},
         decide={"box_threshold": box_threshold, "text_threshold": text_threshold}

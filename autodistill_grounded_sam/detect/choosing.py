@@ -21,6 +21,7 @@ DETECTORS = {
     "sam3_video": "sam3:Sam3",
 }
 SCORELESS = frozenset({"florence2"})  # say what is there, not how sure they are: all that they find scores 1
+TAKES_EXAMPLES = frozenset({"owlvit", "owlv2", "sam3", "sam3_video"})  # example images instead of words
 
 
 ABOUT = (
