@@ -17,6 +17,8 @@ REQUIRED = [
     "roboflow>=1.1.50",  # likewise; also the upload of human_in_the_loop
     "click>=8.1",
     "huggingface_hub>=0.30",
+    "jinja2>=3.1",
+    "markupsafe>=2.1",
     "numpy>=1.23",
     "opencv-python-headless>=4.8",
     "pillow>=10.1",
@@ -65,7 +67,7 @@ setup(
     ],
     package_dir={"autodistill_grounded_sam.ontologies": "ontologies"},
     package_data={
-        "autodistill_grounded_sam": ["py.typed", "mini/*.json", "mini/*/*"],
+        "autodistill_grounded_sam": ["py.typed", "mini/*.json", "mini/*/*", "report/templates/*"],
         "autodistill_grounded_sam.ontologies": ["*.yaml"],
     },
     entry_points={"console_scripts": ["grounded-sam=autodistill_grounded_sam.cli:main"]},

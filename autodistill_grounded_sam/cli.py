@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from autodistill_grounded_sam import __version__, cli_few_labels, cli_output
+from autodistill_grounded_sam import __version__, cli_few_labels, cli_look, cli_output
 from autodistill_grounded_sam.errors import (
     ConfigError,
     ExportError,
@@ -94,6 +94,7 @@ def label(
     ] = "float32",
     tiles: Annotated[bool, typer.Option("--tiles", help="Look at overlapping tiles beside the whole picture.")] = False,
     extension: Annotated[Optional[str], typer.Option("--extension", help="Only files of this suffix.")] = None,  # noqa: UP045
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html beside the dataset.")] = True,
     offline: OfflineFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -104,7 +105,7 @@ def label(
         see={"detector": detector, "segmenter": segmenter, "masks": masks, "mask_guess": mask_guess}
         | {"precision": precision, "tiles": tiles},
         run={"device": device, "batch_size": int(batch_size) if batch_size.isdigit() else batch_size, "offline": offline}
-        | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker},
+        | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker, "report": report},
         decide={"box_threshold": box_threshold, "text_threshold": text_threshold}
         | {"duplicate_iou": duplicate_iou, "duplicate_containment": duplicate_containment},
         export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
@@ -185,6 +186,7 @@ def evaluate(
 app.command()(cli_few_labels.tune)
 app.command()(cli_few_labels.quality)
 app.command()(cli_few_labels.check)
+app.command()(cli_look.report)
 
 
 @app.command()
