@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ MANY_NEAR = 0.3  # of a class's labels just above the threshold: another thresho
 MANY_CONTESTED = 0.2
 MANY_WHOLE = 0.2
 MANY_EMPTY = 0.5
+MANY_WRONG = 0.2  # of the labels; or of the objects, without one
 MANY_FAILED = 0.02
 TOLD_CLASSES = 5  # by name; of more only how many
 
@@ -32,9 +34,26 @@ class Advice(NamedTuple):
 
 def advise(run: RunFacts, gathered: Gathered, measured: Measured) -> list[Advice]:
     """The gravest first."""
-    notes = [Advice(0, note, "repeat") for note in run.notes]
-    found = [*_of_images(run, gathered, measured), *_never_found(run, gathered), *_of_classes(run, gathered), *notes]
-    return sorted(found, key=lambda advice: -advice.weight)
+    notes = (Advice(0, note, "repeat") for note in run.notes)
+    of_all = chain(_of_quality(measured), _of_images(run, gathered, measured))
+    of_classes = chain(_never_found(run, gathered), _of_classes(run, gathered))
+    return sorted(chain(of_all, of_classes, notes), key=lambda advice: -advice.weight)
+
+
+def _of_quality(measured: Measured) -> Iterator[Advice]:
+    if measured.quality is None:
+        return
+    if measured.quality_is_old:
+        yield Advice(1, "label quality was measured for another decision: run quality again", "quality")
+    overall = measured.quality["overall"]
+    for key, told in (("precision", "of the labels are wrong"), ("missed", "of the objects have no label")):
+        share = overall[key]
+        if share["value"] is None:
+            continue
+        bad, low, high = (share[one] if key == "missed" else 1 - share[one] for one in ("value", "low", "high"))
+        if bad > MANY_WRONG:
+            text = f"{bad:.0%} {told} ({min(low, high):.0%} to {max(low, high):.0%})"
+            yield Advice(2, text, "quality")
 
 
 def _of_images(run: RunFacts, gathered: Gathered, measured: Measured) -> Iterator[Advice]:
@@ -55,8 +74,6 @@ def _of_images(run: RunFacts, gathered: Gathered, measured: Measured) -> Iterato
     empty = gathered.states[State.EMPTY]
     if images >= ENOUGH_IMAGES and empty > MANY_EMPTY * images:
         yield Advice(1, f"{empty:,} of {images:,} images hold no label: other words, or a lower threshold?", "aside")
-    if measured.quality_is_old:
-        yield Advice(1, "label quality was measured for another decision; run quality again", "quality")
 
 
 def _never_found(run: RunFacts, gathered: Gathered) -> Iterator[Advice]:

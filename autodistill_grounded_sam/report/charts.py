@@ -11,8 +11,7 @@ from markupsafe import Markup, escape
 
 Numbers = npt.NDArray[np.integer] | npt.NDArray[np.floating]
 
-WIDTH, HEIGHT = 360, 148  # of a chart with axes, in the page's own pixels on a wide screen
-LEFT, RIGHT, TOP, BOTTOM = 6, 6, 16, 20
+EDGE, TOP, BOTTOM = 2, 20, 20  # around the bars of a chart, in its own pixels; it is drawn at about its own size
 LEVELS = 6  # of darkness in a map
 
 
@@ -25,70 +24,66 @@ class Layer:
 
 
 def histogram(
-    layers: Sequence[Layer], span: tuple[float, float], label: str, *, mark: float | None = None, ticks: Sequence[float] = ()
+    layers: Sequence[Layer],
+    span: tuple[float, float],
+    label: str,
+    *,
+    mark: float | None = None,
+    ticks: Sequence[float] = (),
+    size: tuple[int, int] = (360, 150),
 ) -> Markup:
-    """Layers of counts stacked over equal bins of `span`; `mark` is drawn as an upright line, such as a threshold.
-
-    Heights are of the square root of the counts, where the largest is above fifty times the middle one would else be flat.
-    """
-    counts = np.stack([np.asarray(layer.counts, np.float64) for layer in layers])
-    total, bins = counts.sum(axis=0), counts.shape[1]
-    step = (WIDTH - LEFT - RIGHT) / bins
-    room, floor = HEIGHT - TOP - BOTTOM, HEIGHT - BOTTOM
-    scale = room / max(total.max(initial=0), 1)
-    parts: list[Markup] = [_line(LEFT, floor, WIDTH - RIGHT, floor, "axis")]
-    under = np.zeros(bins)
-    for layer, own in zip(layers, counts, strict=True):
-        bars = "".join(
-            f"M{LEFT + k * step:.1f} {floor - under[k] * scale:.1f}v{-own[k] * scale:.1f}h{step - 1:.1f}v{own[k] * scale:.1f}z"
-            for k in np.flatnonzero(own).tolist()
-        )
-        parts.append(Markup('<path class="{}" d="{}"/>').format(layer.name, bars))
-        under += own
+    """Layers of counts stacked over equal bins of `span`, with the largest sum; `mark` is an upright line, as a threshold."""
+    width, height = size
+    floor, room = height - BOTTOM, height - TOP - BOTTOM
+    most = _most(layers)
 
     def x_of(value: float) -> float:
-        return LEFT + (value - span[0]) / (span[1] - span[0]) * (WIDTH - LEFT - RIGHT)
+        return EDGE + (value - span[0]) / (span[1] - span[0]) * (width - 2 * EDGE)
 
-    parts += [_text(x_of(tick), HEIGHT - 5, f"{tick:g}", "middle") for tick in ticks]
+    parts = [_line(EDGE, TOP, width - EDGE, TOP, "grid"), _text(width - EDGE, TOP - 5, f"{most:,}", "end")]
+    parts += [_bars(layers, (EDGE, floor), width - 2 * EDGE, room / most), _line(EDGE, floor, width - EDGE, floor, "axis")]
+    parts += [_text(x_of(tick), height - 5, f"{tick:g}", _anchor(tick, span)) for tick in ticks]
     if mark is not None:
         parts.append(_line(x_of(mark), TOP - 4, x_of(mark), floor, "mark"))
-        anchor = "start" if mark < (span[0] + span[1]) / 2 else "end"
-        parts.append(_text(x_of(mark) + (4 if anchor == "start" else -4), TOP + 4, f"{mark:g}", anchor, "mark-text"))
-    return svg(Markup("").join(parts), WIDTH, HEIGHT, label, "chart")
+        parts.append(_text(x_of(mark), TOP - 7, f"{mark:g}", "middle", "mark-text"))
+    return svg(Markup("").join(parts), width, height, label, "chart")
 
 
-def spark(layers: Sequence[Layer], label: str, mark: float | None = None, width: int = 120, height: int = 26) -> Markup:
-    """A histogram of 0..1 for a line of a table."""
-    counts = np.stack([_halved(layer.counts) for layer in layers])
-    bins, scale = counts.shape[1], (height - 2) / max(float(counts.sum(axis=0).max(initial=0)), 1)
-    step, under, parts = width / bins, np.zeros(counts.shape[1]), []
-    for layer, own in zip(layers, counts, strict=True):
-        bars = "".join(
-            f"M{k * step:.1f} {height - 1 - under[k] * scale:.1f}v{-own[k] * scale:.1f}h{step - 0.6:.1f}v{own[k] * scale:.1f}z"
-            for k in np.flatnonzero(own).tolist()
-        )
-        parts.append(Markup('<path class="{}" d="{}"/>').format(layer.name, bars))
-        under += own
-    parts.append(_line(0, height - 0.5, width, height - 0.5, "axis"))
-    if mark is not None:
-        parts.append(_line(mark * width, 0, mark * width, height, "mark"))
+def spark(layers: Sequence[Layer], label: str, mark: float) -> Markup:
+    """A histogram of 0..1 for a line of a table, of half as many bins."""
+    width, height = 120, 26
+    halved = [Layer(layer.name, np.asarray(layer.counts).reshape(-1, 2).sum(axis=1)) for layer in layers]
+    most = _most(halved)
+    parts = [_bars(halved, (0, height - 1), width, (height - 2) / most), _line(0, height - 0.5, width, height - 0.5, "axis")]
+    parts.append(_line(mark * width, 0, mark * width, height, "mark"))
     return svg(Markup("").join(parts), width, height, label, "spark")
 
 
-def heat(grid: Numbers, label: str, *, origin: str = "top", frame: bool = True) -> Markup:
-    """A map of counts: the darker, the more. `grid` (rows, columns); `origin` says where its first row is drawn."""
-    values = np.asarray(grid, np.float64)
-    if origin == "bottom":
-        values = values[::-1]
-    rows, columns = values.shape
-    most = max(values.max(initial=0), 1)
-    level = np.ceil(np.sqrt(values / most) * LEVELS).astype(np.int64)  # by the root: few are still seen beside many
-    parts = []
-    for darkness in range(1, LEVELS + 1):
-        cells = "".join(f"M{x} {y}h1v1h-1z" for y, x in np.argwhere(level == darkness).tolist())
-        if cells:
-            parts.append(Markup('<path class="heat{}" d="{}"/>').format(darkness, cells))
-    return svg(Markup("").join(parts), columns, rows, label, "heat framed" if frame else "heat")
+def where(grid: Numbers, label: str, aspect: float) -> Markup:
+    """A map of the image, which is `aspect` times as wide as high: the darker, the more often covered. `grid` (rows, columns)."""
+    rows, columns = grid.shape
+    cells = Markup('<g transform="scale({:.4f} {:.4f})">{}</g>').format(240 / columns, 240 / aspect / rows, _cells(grid))
+    return svg(cells, 240, 240 / aspect, label, "map")
+
+
+def sizes(grid: Numbers, label: str, decades: float) -> Markup:
+    """A map of widths (to the right) and heights (up) by powers of ten, the last of which ends at the whole image."""
+    side, low, top = 200, 40, 4
+    cells = Markup('<g transform="translate({} {}) scale({:.4f})">{}</g>').format(
+        low, top, side / len(grid), _cells(np.sqrt(grid[::-1]))
+    )  # by the root: few are still seen beside many
+    parts = [Markup('<rect class="well" x="{}" y="{}" width="{}" height="{}"/>').format(low, top, side, side), cells]
+    for power in range(int(decades) + 1):
+        share = f"{100 * 10.0 ** (power - decades):g} %"
+        along = side * power / decades
+        if 0 < power < decades:
+            parts += [
+                _line(low + along, top, low + along, top + side, "grid"),
+                _line(low, top + along, low + side, top + along, "grid"),
+            ]
+        parts += [_text(low + along, top + side + 14, share, _anchor(power, (0, decades)))]
+        parts += [_text(low - 5, top + side - along + (4 if power < decades else 9), share, "end")]
+    return svg(Markup("").join(parts), low + side + 8, top + side + 18, label, "map")
 
 
 def bar(share: float, name: str = "kept", width: int = 120, height: int = 8) -> Markup:
@@ -123,12 +118,12 @@ def curves(lines: Sequence[tuple[str, Sequence[float]]], label: str) -> Markup:
     wide, tall, right = 560, 220, 120
 
     def point(place: int, value: float) -> tuple[float, float]:
-        return LEFT + 24 + place / max(most - 1, 1) * (wide - right - LEFT - 24), TOP + (1 - value) * (tall - TOP - BOTTOM)
+        return EDGE + 28 + place / max(most - 1, 1) * (wide - right - EDGE - 28), TOP + (1 - value) * (tall - TOP - BOTTOM)
 
     parts: list[Markup] = []
     for value in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = point(0, value)[1]
-        parts += [_line(LEFT + 24, y, wide - right, y, "axis"), _text(LEFT + 18, y + 4, f"{value:g}", "end")]
+        parts += [_line(EDGE + 28, y, wide - right, y, "axis"), _text(EDGE + 22, y + 4, f"{value:g}", "end")]
     ends: list[float] = []
     for number, (name, values) in enumerate(lines):
         path = "L".join("{:.1f} {:.1f}".format(*point(place, value)) for place, value in enumerate(values))
@@ -148,10 +143,40 @@ def svg(body: Markup, width: float, height: float, label: str, name: str) -> Mar
     return Markup('<svg class="{}" viewBox="0 0 {:g} {:g}" {}>{}</svg>').format(name, width, height, told, body)
 
 
-def _halved(counts: Numbers) -> npt.NDArray[np.float64]:
-    """Two bins as one."""
-    values: npt.NDArray[np.float64] = np.asarray(counts, np.float64).reshape(-1, 2).sum(axis=1)
-    return values
+def _most(layers: Sequence[Layer]) -> int:
+    """The highest stack, 1 where all are empty."""
+    return max(int(np.sum([layer.counts for layer in layers], axis=0).max(initial=0)), 1)
+
+
+def _bars(layers: Sequence[Layer], origin: tuple[float, float], width: float, scale: float) -> Markup:
+    """Stacked bars from the left end of their floor, `scale` high for one."""
+    bins = len(layers[0].counts)
+    step, under, paths = width / bins, np.zeros(bins), []
+    gap = min(1.0, step / 4)
+    for layer in layers:
+        heights = np.asarray(layer.counts, np.float64) * scale
+        path = "".join(
+            f"M{origin[0] + k * step:.1f} {origin[1] - under[k]:.1f}v{-heights[k]:.1f}h{step - gap:.1f}v{heights[k]:.1f}z"
+            for k in np.flatnonzero(heights).tolist()
+        )
+        paths.append(Markup('<path class="{}" d="{}"/>').format(layer.name, path))
+        under += heights
+    return Markup("").join(paths)
+
+
+def _cells(grid: Numbers) -> Markup:
+    """The cells of a map in `LEVELS` of darkness."""
+    level = np.ceil(grid / max(float(grid.max(initial=0)), 1.0) * LEVELS).astype(np.int64)
+    paths = []
+    for darkness in range(1, LEVELS + 1):
+        path = "".join(f"M{x} {y}h1v1h-1z" for y, x in np.argwhere(level == darkness).tolist())
+        paths.append(Markup('<path class="heat{}" d="{}"/>').format(darkness, path) if path else Markup(""))
+    return Markup("").join(paths)
+
+
+def _anchor(value: float, span: tuple[float, float]) -> str:
+    """So that the text below an axis does not leave the picture."""
+    return "start" if value <= span[0] else "end" if value >= span[1] else "middle"
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, name: str) -> Markup:

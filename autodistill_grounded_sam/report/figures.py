@@ -13,7 +13,7 @@ from markupsafe import Markup
 from autodistill_grounded_sam.report import charts
 from autodistill_grounded_sam.report.charts import Layer
 from autodistill_grounded_sam.report.facts import Judged, RunFacts, Student
-from autodistill_grounded_sam.report.gathering import Gathered
+from autodistill_grounded_sam.report.gathering import SIZE_DECADES, Gathered
 from autodistill_grounded_sam.types import REASONS, Reason, State
 
 WHY: Mapping[Reason, str] = {
@@ -96,44 +96,54 @@ def class_rows(run: RunFacts, gathered: Gathered, quality: Mapping[str, Any] | N
                 place, spec.name, spec.prompts, labels, charts.bar(labels / most), int(gathered.images_with[place]),
                 float(gathered.images_with[place]) / max(gathered.images, 1), (areas / max(areas.sum(), 1)).tolist(), threshold,
                 charts.spark(layers, told, threshold),
-                charts.histogram(layers, (0, 1), told, mark=threshold, ticks=(0, 0.5, 1)),
-                charts.heat(gathered.where[place], f"Where {spec.name} lies in the images"),
+                charts.histogram(layers, (0, 1), told, mark=threshold, ticks=(0, 0.5, 1), size=(220, 96)),
+                charts.where(gathered.where[place], f"Where {spec.name} lies in the images", _aspect(gathered)),
                 measured.get("precision"), measured.get("missed"),
             )
         )  # fmt: skip
     return rows
 
 
-def overall_charts(run: RunFacts, gathered: Gathered) -> dict[str, Markup]:
+def overall_charts(run: RunFacts, gathered: Gathered) -> dict[str, Any]:
     """Objects an image, scores, margins, positions and sizes of all labels."""
-    most = max([*gathered.objects, 1])
+    most, threshold = max([*gathered.objects, 1]), _default_threshold(run)
     step = -(-(most + 1) // OBJECT_BINS)  # labels a bin
     objects = np.zeros(-(-(most + 1) // step), np.int64)
     for count, images in gathered.objects.items():
         objects[count // step] += images
-    threshold = _default_threshold(run)
-    median = _median(gathered.objects)
-    ticks = sorted({0, len(objects) * step // 2, most})
-    labels = int(gathered.labels.sum())
+    half = 0.5 if step == 1 else 0.0  # one number a bar: it stands below the middle of it
+    labels, areas = int(gathered.labels.sum()), gathered.areas.sum(axis=0)
+    shares = (areas / max(int(areas.sum()), 1)).tolist()
     return {
         "objects": charts.histogram(
-            [Layer("kept", objects)], (0, len(objects) * step), f"Objects an image: {median} in the middle one, {most} at most",
-            ticks=ticks,
+            [Layer("kept", objects)],
+            (-half, len(objects) * step - half),
+            f"Objects an image: {_median(gathered.objects)} in the middle one, {most} at most",
+            ticks=sorted({0, most // 2, most}),
         ),
         "scores": charts.histogram(
-            _score_layers(gathered.scores.sum(axis=0)), (0, 1), f"Scores of all candidates: {labels:,} became labels",
-            mark=threshold, ticks=(0, 0.5, 1),
+            _score_layers(gathered.scores.sum(axis=0)),
+            (0, 1),
+            f"Scores of all candidates: {labels:,} became labels",
+            mark=threshold,
+            ticks=(0, 0.5, 1),
         ),
         "margins": charts.histogram(
-            [Layer("kept", gathered.margins.sum(axis=0))], (0, 1), "Margin of the labels over the next class",
-            mark=run.decide.min_margin or None, ticks=(0, 0.5, 1),
+            [Layer("kept", gathered.margins.sum(axis=0))],
+            (0, 1),
+            "Margin of the labels over the next class",
+            mark=run.decide.min_margin or None,
+            ticks=(0, 0.5, 1),
         ),
-        "where": charts.heat(gathered.where.sum(axis=0), "How often each part of the images is covered by a box"),
-        "sizes": charts.heat(
-            gathered.sizes.sum(axis=0), "Width and height of the labels, as shares of the image, from a hundredth to all",
-            origin="bottom",
+        "where": charts.where(
+            gathered.where.sum(axis=0), "How often each part of the images is covered by a box", _aspect(gathered)
         ),
-    }  # fmt: skip
+        "sizes": charts.sizes(gathered.sizes.sum(axis=0), "Widths and heights of the labels, by powers of ten", SIZE_DECADES),
+        "areas": [
+            (name, int(count), share, charts.bar(share, width=180))
+            for name, count, share in zip(("small", "medium", "large"), areas, shares, strict=True)
+        ],
+    }
 
 
 def fates(gathered: Gathered) -> list[Fate]:
@@ -220,6 +230,12 @@ def _share(share: Mapping[str, Any], label: str) -> dict[str, Any]:
 
 def _default_threshold(run: RunFacts) -> float:
     return max(run.decide.box_threshold, run.decide.text_threshold)
+
+
+def _aspect(gathered: Gathered) -> float:
+    """Of the maps: the images', if the largest and the smallest have the same, else square."""
+    (width, height), (other_width, other_height) = gathered.smallest_wh, gathered.largest_wh
+    return min(max(width / height, 0.5), 2.0) if height and width * other_height == height * other_width else 1.0
 
 
 def _median(counts: Counter[int]) -> int:

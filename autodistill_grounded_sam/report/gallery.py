@@ -52,10 +52,10 @@ class Gallery:
     trusted: bool
 
     @staticmethod
-    def of(run: RunFacts, gathered: Gathered, copies: Copies, budget_bytes: int) -> Gallery:
+    def of(run: RunFacts, gathered: Gathered, copies: Copies, shown: int, budget_bytes: int) -> Gallery:
         names = run.ontology.class_names
         most = sorted(range(len(names)), key=lambda one: (-int(gathered.labels[one]), one))[:SHOWN_CLASSES]
-        groups = {one: _without_repeats({kind: gathered.examples[kind][one] for kind in Kind}) for one in sorted(most)}
+        groups = {one: _without_repeats({kind: gathered.examples[kind][one] for kind in Kind}, shown) for one in sorted(most)}
         ranked = list(
             _ranked(
                 [
@@ -83,13 +83,13 @@ class Gallery:
         )
 
 
-def _without_repeats(kinds: Mapping[Kind, Sequence[Example]]) -> dict[Kind, list[Example]]:
-    """Of few labels all would be drawn, best and doubtful at once: each is shown where it comes first."""
+def _without_repeats(kinds: Mapping[Kind, Sequence[Example]], shown: int) -> dict[Kind, list[Example]]:
+    """`shown` of each kind. Of few labels all would be drawn, best and doubtful at once: each is shown where it comes first."""
     seen: set[object] = set()
     told: dict[Kind, list[Example]] = {}
     for kind, examples in kinds.items():
-        told[kind] = [one for one in examples if (one.image.id, one.shape and one.shape.xyxy) not in seen]
-        seen.update((one.image.id, one.shape and one.shape.xyxy) for one in examples)
+        told[kind] = [one for one in examples if (one.image.id, one.shape and one.shape.xyxy) not in seen][:shown]
+        seen.update((one.image.id, one.shape and one.shape.xyxy) for one in told[kind])
     return told
 
 

@@ -94,7 +94,7 @@ class Gatherer:
         classes = len(ontology.classes)
         self._all = Gathered.nothing(classes)
         self._corners = np.zeros((classes, MAP_CELLS + 1, MAP_CELLS + 1), np.int64)  # `where` as differences
-        self._chosen = {kind: [Shortlist(shown) for _ in range(classes)] for kind in Kind}
+        self._chosen = {kind: [Shortlist(2 * shown) for _ in range(classes)] for kind in Kind}  # some come in several
         self._dropped = {reason: Shortlist(SHOWN_DROPPED) for reason in REASONS}
         self._whole = {state: Shortlist(SHOWN_IMAGES) for state in (State.EMPTY, State.REVIEW)}
         self._waiting: list[tuple[ImageRecord, Candidates, Labels, Split]] = []

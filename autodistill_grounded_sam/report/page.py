@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import cache
 from importlib import resources
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -21,7 +22,7 @@ PICTURE_BYTES = 12_000_000  # of the 15 MB that a page may have; text and charts
 
 def render(run: RunFacts, gathered: Gathered, measured: Measured) -> str:
     """The whole page. The same records give the same text."""
-    gallery = Gallery.of(run, gathered, measured.copies, PICTURE_BYTES)
+    gallery = Gallery.of(run, gathered, measured.copies, shown_of_each_class(len(run.ontology.classes)), PICTURE_BYTES)
     style, script = (Markup(_read(name)) for name in ("page.css", "page.js"))
     return _environment().get_template("page.html.j2").render(
         mark=Markup(MARK),
@@ -58,11 +59,13 @@ def shown_of_each_class(classes: int) -> int:
     return max(1, min(6, 480 // (5 * max(classes, 1))))
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["count"] = lambda value: f"{int(value):,}"
+    environment.filters["of"] = lambda value, noun: f"{int(value):,} {noun}" + ("" if value == 1 else "s")
     return environment
 
 

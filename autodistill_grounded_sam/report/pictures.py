@@ -76,7 +76,7 @@ def draw(image_rgb: RgbImage, example: Example) -> Picture:
     """The example as it is shown: the object with what lies around it, or the whole image for an example without a shape."""
     height, width = image_rgb.shape[:2]
     whole = (0, 0, width, height)
-    piece, close = (whole, whole) if example.shape is None else _pieces(example.shape.xyxy, width, height)
+    piece, close = (whole, whole) if example.shape is None else _pieces(_extent(example.shape, example.rival), width, height)
     x1, y1, x2, y2 = piece
     shrink = min(1.0, SIDE_PX / max(x2 - x1, y2 - y1))
     size = max(1, round((x2 - x1) * shrink)), max(1, round((y2 - y1) * shrink))
@@ -141,6 +141,12 @@ def _closed(corners: npt.NDArray[np.integer]) -> str:
     (x, y), *_ = corners.tolist()
     steps = "".join(f"{dx:d} {dy:d} " for dx, dy in np.diff(corners, axis=0).tolist())
     return f"M{x} {y}l{steps}z" if steps else f"M{x} {y}h1v1h-1z"
+
+
+def _extent(shape: Shape, rival: Shape | None) -> Box:
+    """What has to be seen: the object, and what it lost to."""
+    (x1, y1, x2, y2), (u1, v1, u2, v2) = shape.xyxy, (rival or shape).xyxy
+    return min(x1, u1), min(y1, v1), max(x2, u2), max(y2, v2)
 
 
 def _pieces(xyxy: Box, width: int, height: int) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
