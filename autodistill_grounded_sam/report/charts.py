@@ -71,7 +71,7 @@ def sizes(grid: Numbers, label: str, decades: float) -> Markup:
     side, low, top = 200, 40, 4
     cells = Markup('<g transform="translate({} {}) scale({:.4f})">{}</g>').format(
         low, top, side / len(grid), _cells(np.sqrt(grid[::-1]))
-    )  # by the root: few are still seen beside many
+    )
     parts = [Markup('<rect class="well" x="{}" y="{}" width="{}" height="{}"/>').format(low, top, side, side), cells]
     for power in range(int(decades) + 1):
         share = f"{100 * 10.0 ** (power - decades):g} %"

@@ -13,41 +13,41 @@ from autodistill_grounded_sam.similar import near_pairs
 from autodistill_grounded_sam.types import ImageRecord, Split
 
 SHOWN_PAIRS = 6
-BOTH_SIDES = 3  # of the bits 1 for train and 2 for valid
+TRAIN, VALID = 1, 2  # bits
 
 Seen = Iterator[tuple[ImageRecord, int | None, Split]]
 Places = npt.NDArray[np.int64]
 
 
 def find_copies(seen: Callable[[], Seen]) -> Copies:
-    """`seen` gives every image with its difference hash and its side, in the same order whenever it is asked. Holds 17 bytes an
-    image. Images without a hash look like no other."""
-    digests, hashes, sides = [], [], []
-    for image, dhash, split in seen():
+    """`seen` gives every image with its difference hash and its side, in the same order whenever it is asked; some dozens of
+    bytes an image are held. Images without a hash look like no other."""
+    digests, hashes, sides, places = [], [], [], []
+    for place, (image, dhash, split) in enumerate(seen()):
         digests.append(int(image.digest[:16], 16))
-        hashes.append(digests[-1] if dhash is None else dhash)
-        sides.append(2 if split == "valid" else 1)
-    if not digests:
-        return Copies()
+        if dhash is not None:
+            hashes.append(dhash)
+            sides.append(TRAIN if split == "train" else VALID)
+            places.append(place)
+    same_bytes = int((_counts_of(np.array(digests, np.uint64)) > 1).sum())
+    if not hashes:
+        return Copies(same_bytes)
     side = np.array(sides, np.uint8)
-    same = _groups_of(np.array(digests, np.uint64))
-    alike = _groups_of(np.array(hashes, np.uint64))
     values, first, which = np.unique(np.array(hashes, np.uint64), return_index=True, return_inverse=True)
-    of_value = np.zeros(len(values), np.uint8)
+    of_value = np.zeros(len(values), np.uint8)  # the sides on which images of this hash are
     np.bitwise_or.at(of_value, which, side)
-    twin, leaks = alike > 1, of_value == BOTH_SIDES
+    twin, leaks = np.bincount(which) > 1, of_value == TRAIN | VALID
     pairs = _equal_pairs(which, side)
-    near = np.zeros(len(values), np.bool_)
     for one, other in near_pairs(values):
-        near[one] = near[other] = True
-        across = (of_value[one] | of_value[other]) == BOTH_SIDES
+        twin[one] = twin[other] = True
+        across = (of_value[one] | of_value[other]) == TRAIN | VALID
         leaks[one[across]] = leaks[other[across]] = True
         pairs += _some(first[one], first[other], across)
-    shown = list(dict.fromkeys((a, b) for _, a, b in sorted(pairs)))[:SHOWN_PAIRS]
-    return Copies(int((same > 1).sum()), int((twin | near[which]).sum()), int(leaks[which].sum()), _examples(seen, shown))
+    shown = list(dict.fromkeys((places[a], places[b]) for _, a, b in sorted(pairs)))[:SHOWN_PAIRS]
+    return Copies(same_bytes, int(twin[which].sum()), int(leaks[which].sum()), _examples(seen, shown))
 
 
-def _groups_of(values: npt.NDArray[np.uint64]) -> Places:
+def _counts_of(values: npt.NDArray[np.uint64]) -> Places:
     """How often each value is there, (n,)."""
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     often: Places = counts[which]

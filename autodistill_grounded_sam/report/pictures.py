@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 CONTEXT = 2.6  # the piece of the image, as a multiple of the object's longer side
 CLOSE = 1.3  # what is shown before one zooms in, likewise
-SMALLEST_CLOSE_PX = 24  # of the image: of a speck alone nobody can tell what it is
+SMALLEST_CLOSE_PX, SMALLEST_PIECE_PX = 24, 160  # of the image: of a speck alone nobody can tell what it is
 SIDE_PX = 320  # the longest of an embedded picture
 WEBP_QUALITY = 72
 FINE = 2  # outlines lie on a grid of half pixels of the embedded picture
@@ -152,7 +152,7 @@ def _extent(shape: Shape, rival: Shape | None) -> Box:
 def _pieces(xyxy: Box, width: int, height: int) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
     """What is embedded, and the part of it that is shown first, both in pixels of the image."""
     longer = max(xyxy[2] - xyxy[0], xyxy[3] - xyxy[1])
-    return _around(xyxy, max(longer * CONTEXT, 2 * SMALLEST_CLOSE_PX), width, height), _around(
+    return _around(xyxy, max(longer * CONTEXT, SMALLEST_PIECE_PX), width, height), _around(
         xyxy, max(longer * CLOSE, SMALLEST_CLOSE_PX), width, height
     )
 

@@ -30,6 +30,25 @@
   const bare = () => body.classList.toggle("bare");
   const close = () => dialog.close();
 
+  // The whole image as a frame, and in it the piece that is shown.
+  const locator = (shot) => {
+    const [x, y, width, height] = shot.dataset.where.split(" ").map(Number);
+    const [, , across, down] = shot.dataset.full.split(" ").map(Number);
+    const tall = 100 * (down / height) / (across / width);
+    const rect = (name, ...numbers) => {
+      const made = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+      made.setAttribute("class", name);
+      ["x", "y", "width", "height"].forEach((key, at) => made.setAttribute(key, numbers[at]));
+      return made;
+    };
+    const map = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    map.setAttribute("class", "locator");
+    map.setAttribute("viewBox", `0 0 100 ${tall}`);
+    map.setAttribute("aria-hidden", "true");
+    map.append(rect("well", 0, 0, 100, tall), rect("reach", 100 * x, tall * y, 100 * width, tall * height));
+    return map;
+  };
+
   const show = (place) => {
     current = place;
     const shot = shots[place];
@@ -43,7 +62,7 @@
       button("Previous", "←", () => move(-1)), button("Next", "→", () => move(1)),
       button("Outlines", "M", bare), button("Close", "Esc", close),
     );
-    side.append(shot.querySelector(".more").cloneNode(true), buttons);
+    side.append(shot.querySelector(".more").cloneNode(true), locator(shot), buttons);
     body.replaceChildren(picture, side);
     if (!dialog.open) dialog.showModal();
     buttons.children[1].focus();
