@@ -68,19 +68,16 @@
     buttons.children[1].focus();
   };
 
-  shots.forEach((shot, place) => {
-    shot.tabIndex = 0;
-    shot.setAttribute("role", "button");
-    shot.setAttribute("aria-label", `Enlarge: ${shot.querySelector("svg").getAttribute("aria-label")}`);
-    shot.addEventListener("click", () => show(place));
-    shot.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" || event.key === " ") {
-        event.preventDefault();
-        show(place);
-      }
-    });
+  const openers = shots.map((shot, place) => {
+    const opener = document.createElement("button");
+    opener.type = "button";
+    opener.className = "open";
+    opener.setAttribute("aria-label", `Enlarge: ${shot.querySelector("svg").getAttribute("aria-label")}`);
+    opener.addEventListener("click", () => show(place));
+    shot.append(opener);
+    return opener;
   });
-  dialog.addEventListener("close", () => shots[current].focus());
+  dialog.addEventListener("close", () => openers[current].focus());
   dialog.addEventListener("click", (event) => event.target === dialog && close());
   dialog.addEventListener("keydown", (event) => {
     const act = { ArrowLeft: () => move(-1), ArrowRight: () => move(1), m: bare, M: bare }[event.key];
