@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
-from autodistill_grounded_sam.decide.scores import ClassScores, score_classes
+from autodistill_grounded_sam.decide.scores import score_classes
 from autodistill_grounded_sam.masks import boxes_xyxy
 from autodistill_grounded_sam.ontology import Ontology
-from autodistill_grounded_sam.report.samples import Draws, Example, Kind, Shortlist, draws_of, example_of, label_shape
+from autodistill_grounded_sam.report.samples import Draws, Example, Kind, Shortlist, draws_of, example_of, whole_example
 from autodistill_grounded_sam.types import REASONS, Candidates, Float32, ImageRecord, Labels, Reason, Split, State
 
 Ints = npt.NDArray[np.int64]
@@ -116,11 +118,9 @@ class Gatherer:
         )
 
     def _take(self) -> None:
-        """Count what waits. Arrays named `own...` are (n,) of all candidates of these images in a row."""
+        """Count what waits, and choose from it."""
         waiting, self._waiting = self._waiting, []
-        scored = score_classes(np.concatenate([candidates.scores for _, candidates, _, _ in waiting]), self._ontology)
-        reasons = np.concatenate([labels.reasons for _, _, labels, _ in waiting])
-        block = _Block(waiting, scored, reasons)
+        block = _Block(waiting, self._ontology)
         self._count_images(block)
         self._count_candidates(block)
         self._count_labels(block)
@@ -131,15 +131,11 @@ class Gatherer:
             self._all.states[labels.state] += 1
             self._all.objects[min(len(labels), MOST_COUNTED)] += 1
             if labels.state in self._whole:
-                best = float(candidates.scores.max(initial=0.0))
-                shapes = tuple(label_shape(labels, row) for row in range(len(labels)))
-                whole = Example(image, score=best, neighbours=shapes)
-                self._whole[labels.state].offer(float(draw), draw, lambda whole=whole: whole)  # type: ignore[misc]
-            size = (image.width, image.height)
-            if self._all.smallest_wh == (0, 0) or size[0] * size[1] < self._all.smallest_wh[0] * self._all.smallest_wh[1]:
-                self._all.smallest_wh = size
-            if size[0] * size[1] > self._all.largest_wh[0] * self._all.largest_wh[1]:
-                self._all.largest_wh = size
+                self._whole[labels.state].offer(float(draw), draw, partial(whole_example, image, candidates, labels))
+        sizes = [(image.width, image.height) for image, *_ in block.images]
+        known = [self._all.smallest_wh] if self._all.smallest_wh != (0, 0) else []
+        self._all.smallest_wh = min([*known, *sizes], key=prod)
+        self._all.largest_wh = max([self._all.largest_wh, *sizes], key=prod)
 
     def _count_candidates(self, block: _Block) -> None:
         class_id, score = block.scored.class_id, block.scored.score
@@ -204,16 +200,16 @@ class Gatherer:
                 image = int(block.image[place])
                 if image not in taken:
                     taken.add(image)
-                    lists[number].offer(float(key[place]), int(block.draws[place]), lambda at=place: block.example(at))  # type: ignore[misc]
+                    lists[number].offer(float(key[place]), int(block.draws[place]), partial(block.example, place))
 
 
 class _Block:
-    """Some images with their candidates in a row: `image` (n,) is the number of each candidate's image among them."""
+    """Some images with their n candidates in a row: `image` (n,) numbers the image of each, `kept` (n,) says if it is a label."""
 
-    def __init__(
-        self, images: list[tuple[ImageRecord, Candidates, Labels, Split]], scored: ClassScores, reasons: npt.NDArray[np.uint8]
-    ) -> None:
-        self.images, self.scored, self.reasons = images, scored, reasons
+    def __init__(self, images: list[tuple[ImageRecord, Candidates, Labels, Split]], ontology: Ontology) -> None:
+        self.images = images
+        self.scored = score_classes(np.concatenate([candidates.scores for _, candidates, _, _ in images]), ontology)
+        self.reasons = np.concatenate([labels.reasons for _, _, labels, _ in images])
         counts = np.array([len(candidates) for _, candidates, _, _ in images], np.intp)
         digests = [image.digest for image, *_ in images]
         self.start = np.cumsum(counts) - counts
@@ -253,14 +249,12 @@ class _Block:
     def example(self, place: int) -> Example:
         number = int(self.image[place])
         image, candidates, labels, _ = self.images[number]
-        reason = REASONS[self.reasons[place]]
-        shown = example_of(image, candidates, labels, place - int(self.start[number]), reason)
-        scored = self.scored
         return replace(
-            shown,
-            class_id=int(scored.class_id[place]),
-            score=float(scored.score[place]),
-            margin=float(scored.margin[place]),
+            example_of(image, candidates, labels, place - int(self.start[number])),
+            class_id=int(self.scored.class_id[place]),
+            score=float(self.scored.score[place]),
+            margin=float(self.scored.margin[place]),
+            reason=REASONS[self.reasons[place]],
         )
 
     def _by_candidate(self, of_labels: npt.NDArray[np.floating]) -> Float32:

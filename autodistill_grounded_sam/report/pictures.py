@@ -113,6 +113,9 @@ class _Frame:
 
     def _path(self, shape: Shape, tolerance: float) -> str:
         """The outline of the mask, or of the box where there is no mask; "" for what lies outside the piece."""
+        x1, y1, x2, y2 = self.piece
+        if shape.xyxy[0] >= x2 or shape.xyxy[1] >= y2 or shape.xyxy[2] <= x1 or shape.xyxy[3] <= y1:
+            return ""
         from_mask = "" if shape.rle is None else self._mask_path(shape.rle, tolerance)
         return from_mask or self._box_path(shape.xyxy)
 

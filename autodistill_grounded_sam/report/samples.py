@@ -90,10 +90,16 @@ def draws_of(digests: list[str], counts: npt.NDArray[np.intp]) -> Draws:
     return drawn
 
 
-def example_of(image: ImageRecord, candidates: Candidates, labels: Labels, number: int, reason: Reason) -> Example:
-    """The candidate `number` of an image as it is shown; class, score and margin are for the caller to `replace`."""
+def whole_example(image: ImageRecord, candidates: Candidates, labels: Labels) -> Example:
+    """The image with all its labels, and the best score of its candidates."""
+    shapes = tuple(_label_shape(labels, row) for row in range(len(labels)))
+    return Example(image, score=float(candidates.scores.max(initial=0.0)), neighbours=shapes)
+
+
+def example_of(image: ImageRecord, candidates: Candidates, labels: Labels, number: int) -> Example:
+    """The candidate `number` of an image as it is drawn; class, scores and reason are for the caller to `replace`."""
     rows = np.flatnonzero(labels.candidate == number)
-    own = label_shape(labels, int(rows[0])) if len(rows) else _candidate_shape(candidates, number)
+    own = _label_shape(labels, int(rows[0])) if len(rows) else _candidate_shape(candidates, number)
     lost_to = int(labels.rival[number]) if len(labels.rival) else -1
     trust = float(labels.trust[rows[0]]) if len(rows) and labels.trust is not None else None
     around = [row for row in range(len(labels)) if int(labels.candidate[row]) not in (number, lost_to)]
@@ -102,13 +108,12 @@ def example_of(image: ImageRecord, candidates: Candidates, labels: Labels, numbe
         image,
         own,
         trust=trust,
-        reason=reason,
         rival=_candidate_shape(candidates, lost_to) if lost_to >= 0 else None,
-        neighbours=tuple(label_shape(labels, row) for row in near),
+        neighbours=tuple(_label_shape(labels, row) for row in near),
     )
 
 
-def label_shape(labels: Labels, row: int) -> Shape:
+def _label_shape(labels: Labels, row: int) -> Shape:
     return Shape(_box(labels.xyxy[row]), None if labels.rle is None else labels.rle[row])
 
 
