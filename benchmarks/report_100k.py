@@ -3,8 +3,9 @@
     python -m benchmarks.report_100k --out report_100k.json
     python -m benchmarks.report_100k --images 2000 --store /tmp/some_store   # a small form, the store kept
 
-The stores are those of `decide_export_100k`, with its real JPEGs. Every report is written by a process of its own, imports
-included; `processor_seconds` do not depend on what else the machine is doing.
+Images and candidates are made as in `decide_export_100k`, but for the candidates of the first `POOL` images, which all others are
+dealt again. Every report is written by a process of its own, imports included; `processor_seconds` do not depend on what else
+the machine is doing.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.decide_export_100k import build
-from benchmarks.made_up_store import build_once
+import numpy as np
+
+from autodistill_grounded_sam.types import Sighting, Status
+from benchmarks.decide_export_100k import ONTOLOGY, SIZES_WH, see, write_image
+from benchmarks.made_up_store import build_once, write_store
+
+POOL = 400 * len(SIZES_WH)  # so that an image gets candidates of its own size
 
 MEASURED = """
 import json, resource, sys, time
@@ -43,6 +49,18 @@ def main() -> None:
         facts = [measure((wanted.store or Path(temporary)) / str(count), count) for count in (wanted.images // 10, wanted.images)]
     if wanted.out is not None:
         wanted.out.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def build(folder: Path, count: int) -> dict[str, Any]:
+    rng, root = np.random.default_rng(0), folder / "images"
+    root.mkdir(parents=True)
+    images = [write_image(rng, root, number) for number in range(count)]
+    pool, hashes = [see(rng, image) for image in images[:POOL]], rng.integers(0, 2**63, count)
+
+    def seen(place: int) -> Sighting:
+        return Sighting(images[place], Status.SEEN, pool[place % POOL], dhash=int(hashes[place]))
+
+    return {"candidates": write_store(folder / "out" / "run", ONTOLOGY, images, seen)}
 
 
 def measure(folder: Path, count: int) -> dict[str, Any]:

@@ -81,8 +81,8 @@ def sizes(grid: Numbers, label: str, decades: float) -> Markup:
                 _line(low + along, top, low + along, top + side, "grid"),
                 _line(low, top + along, low + side, top + along, "grid"),
             ]
-        parts += [_text(low + along, top + side + 14, share, _anchor(power, (0, decades)))]
-        parts += [_text(low - 5, top + side - along + (4 if power < decades else 9), share, "end")]
+        parts.append(_text(low + along, top + side + 14, share, _anchor(power, (0, decades))))
+        parts.append(_text(low - 5, top + side - along + (4 if power < decades else 9), share, "end"))
     return svg(Markup("").join(parts), low + side + 8, top + side + 18, label, "map")
 
 
@@ -113,28 +113,26 @@ def dumbbell(first: float, second: float, label: str, width: int = 220) -> Marku
 
 
 def curves(lines: Sequence[tuple[str, Sequence[float]]], label: str) -> Markup:
-    """Lines over 1, 2, 3, ... with values of 0..1; each is named at its end."""
+    """Lines over 1, 2, 3, ... with values of 0..1; each is named at its end, a little higher where names would meet."""
     most = max((len(values) for _, values in lines), default=1)
-    wide, tall, right = 560, 220, 120
+    left, right, tall, line_height = 34, 440, 220, 15
 
     def point(place: int, value: float) -> tuple[float, float]:
-        return EDGE + 28 + place / max(most - 1, 1) * (wide - right - EDGE - 28), TOP + (1 - value) * (tall - TOP - BOTTOM)
+        return left + place / max(most - 1, 1) * (right - left), TOP + (1 - value) * (tall - TOP - BOTTOM)
 
     parts: list[Markup] = []
     for value in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = point(0, value)[1]
-        parts += [_line(EDGE + 28, y, wide - right, y, "axis"), _text(EDGE + 22, y + 4, f"{value:g}", "end")]
-    ends: list[float] = []
-    for number, (name, values) in enumerate(lines):
+        parts += [_line(left, y, right, y, "axis"), _text(left - 6, y + 4, f"{value:g}", "end")]
+    for number, (_, values) in enumerate(lines):
         path = "L".join("{:.1f} {:.1f}".format(*point(place, value)) for place, value in enumerate(values))
         parts.append(Markup('<path class="line line{}" d="M{}"/>').format(number + 1, path))
-        y = point(0, values[-1])[1]
-        while any(abs(y - other) < 14 for other in ends):
-            y += 14
-        ends.append(y)
-        parts.append(_text(wide - right + 8, y + 4, f"{name} {values[-1]:.2f}", "start", f"name{number + 1}"))
+    y = float(tall)
+    for last, number in sorted((values[-1], number) for number, (_, values) in enumerate(lines)):
+        y = min(point(0, last)[1] + 4, y - line_height)
+        parts.append(_text(right + 8, y, f"{lines[number][0]} {last:.2f}", "start", f"tick name{number + 1}"))
     parts += [_text(point(place, 0)[0], tall - 4, str(place + 1), "middle") for place in sorted({0, most // 2, most - 1})]
-    return svg(Markup("").join(parts), wide, tall, label, "chart curves")
+    return svg(Markup("").join(parts), right + 130, tall, label, "chart curves")
 
 
 def svg(body: Markup, width: float, height: float, label: str, name: str) -> Markup:
