@@ -96,7 +96,7 @@ def _of_classes(run: RunFacts, gathered: Gathered) -> Iterator[Advice]:
     few = (labels > 0) & ~enough & (images >= ENOUGH_IMAGES)
     background = (everywhere > EVERYWHERE) & (images >= ENOUGH_IMAGES)
     for weight, which, number, told in (
-        (2, background, everywhere, "is found in {:.0%} of the images: is it the object, or the background?"),
+        (1, background, everywhere, "is found in {:.0%} of the images: is it the object, or the background?"),
         (1, (whole > MANY_WHOLE) & enough, whole, "covers nearly the whole image in {:.0%} of its labels"),
         (1, (contested > MANY_CONTESTED) & enough, contested, "is hardly told from another class in {:.0%} of its labels"),
         (1, (near > MANY_NEAR) & enough, near, "has {:.0%} of its labels right above the threshold, which so decides much"),
