@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from autodistill_grounded_sam import __version__, cli_benchmark, cli_discover, cli_few_labels, cli_output
+from autodistill_grounded_sam import __version__, cli_benchmark, cli_discover, cli_few_labels, cli_look, cli_output
 from autodistill_grounded_sam.errors import (
     ConfigError,
     ExportError,
@@ -101,6 +101,7 @@ def label(
     tile_px: Annotated[Optional[int], typer.Option("--tile-px", help="Side of a tile (as the detector's input holds).")] = None,  # noqa: UP045
     views: Annotated[Optional[str], typer.Option("--views", help="See the image also as: flip, scale (flip,scale).")] = None,  # noqa: UP045
     extension: Annotated[Optional[str], typer.Option("--extension", help="Only files of this suffix.")] = None,  # noqa: UP045
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html beside the dataset.")] = True,
     offline: OfflineFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -111,7 +112,7 @@ def label(
         see={"detector": detector, "segmenter": segmenter, "masks": masks, "mask_guess": mask_guess}
         | {"precision": precision, "tiles": tiles, "tile_px": tile_px, "views": tuple(views.split(",")) if views else None},
         run={"device": device, "batch_size": int(batch_size) if batch_size.isdigit() else batch_size, "offline": offline}
-        | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker},
+        | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker, "report": report},
         decide={"box_threshold": box_threshold, "text_threshold": text_threshold}
         | {"duplicate_iou": duplicate_iou, "duplicate_containment": duplicate_containment},
         export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
@@ -195,6 +196,7 @@ app.command()(cli_few_labels.quality)
 app.command()(cli_few_labels.check)
 app.add_typer(cli_benchmark.benchmark)
 app.command()(cli_discover.discover)
+app.command()(cli_look.report)
 
 
 @app.command()

@@ -48,6 +48,7 @@ class RunConfig(_Config):
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None  # None: 1 where the cluster has GPUs; 0.5 puts two on one
     part_images: int = Field(512, ge=1)  # a part of the store is closed after so many images ...
     part_seconds: float = Field(30.0, gt=0)  # ... or so many seconds, whichever comes first: a killed run loses no more
+    report: bool = True  # write report.html beside the dataset
 
 
 class DecideConfig(_Config):

@@ -22,14 +22,13 @@ from autodistill_grounded_sam.discover.grounding import Grounding, Look
 from autodistill_grounded_sam.discover.proposing import Limits, Proposal, images_text, propose
 from autodistill_grounded_sam.drawing import contact_sheet, draw_labels
 from autodistill_grounded_sam.errors import ConfigError, ImageReadError, NoImagesError, OntologyError
-from autodistill_grounded_sam.export.split import NEAR_BITS
 from autodistill_grounded_sam.images import FoundImage, find_images, read_image
 from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.ontology import ClassSpec, Ontology
 from autodistill_grounded_sam.pipeline import Progress, RunSummary
 from autodistill_grounded_sam.places import place
 from autodistill_grounded_sam.protocols import Tag, Tagger
-from autodistill_grounded_sam.similar import dhash
+from autodistill_grounded_sam.similar import NEAR_BITS, dhash
 from autodistill_grounded_sam.store.files import disk_errors, write_whole
 from autodistill_grounded_sam.tag.choosing import load_tagger
 from autodistill_grounded_sam.tune.writing import yaml_with_evidence
