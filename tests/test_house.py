@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "autodistill_grounded_sam"
 NAME = PACKAGE.name
 GROUND = {
     "config", "datasets", "drawing", "errors", "image_modes", "images", "loading", "mask_runs", "masks", "ontology",
-    "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews", "similar", "types", "weights",
+    "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews", "similar", "tool_datasets", "types",
+    "weights",
 }  # fmt: skip
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tune", "decide"), ("tune", "evaluate"),

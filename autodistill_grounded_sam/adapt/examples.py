@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from autodistill_grounded_sam.datasets import (
-    DatasetImage,
     coco_class_names,
     read_coco,
     read_yolo,
@@ -24,7 +23,7 @@ from autodistill_grounded_sam.errors import DatasetError, ImageReadError, Ontolo
 from autodistill_grounded_sam.evaluate.matching import class_key
 from autodistill_grounded_sam.images import find_images, read_image
 from autodistill_grounded_sam.ontology import Ontology, sanitize
-from autodistill_grounded_sam.types import Float32, Int32, Rle
+from autodistill_grounded_sam.types import DatasetImage, Float32, Int32, Rle
 
 FEW_IMAGES = 3  # of a class: with fewer the detector has seen no variety of it
 
