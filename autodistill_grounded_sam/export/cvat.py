@@ -1,7 +1,7 @@
-"""CVAT for images 1.1: one `annotations.xml` and `images/{train,valid}`, as CVAT exports and imports it.
+"""CVAT for images 1.1: one `annotations.xml` and `images/{train,valid}`, as CVAT exports and imports a project of two subsets.
 
-One outline is a `polygon`, parts and holes are CVAT's `mask` (from 2.3 on), without masks a `box`. CVAT finds the images by the
-names in the XML: upload the folder `images` to the task first. CVAT has no place for a score: it comes as an attribute.
+One outline is a `polygon`, parts and holes are CVAT's `mask` (from 2.3 on), without masks a `box`. CVAT has no place for a score:
+it comes as an attribute. To see the labels in a task that holds the images already, upload the XML to it: names tell them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.json_files import lines_of
 from autodistill_grounded_sam.export.shapes import Crop, ObjectShape, compare_shapes, shapes_of
-from autodistill_grounded_sam.export.writing import FolderWriter, ReadBack, Written
+from autodistill_grounded_sam.export.writing import SPLITS, FolderWriter, ReadBack, Written
 from autodistill_grounded_sam.tool_datasets import CVAT_FILE, cvat_images, cvat_shape
 from autodistill_grounded_sam.types import ImageRecord, Labels
 
@@ -31,9 +31,8 @@ class CvatWriter(FolderWriter):
 
     def _write_labels(self, image: ImageRecord, labels: Labels, written: Written) -> None:
         number = self._counts["train"] + self._counts["valid"]
-        name = f"{written.split}/{written.file_name}"
         size = {"width": str(written.width), "height": str(written.height)}
-        element = ElementTree.Element("image", {"id": str(number), "name": name, "subset": written.split, **size})
+        element = ElementTree.Element("image", {"id": str(number), "name": written.file_name, "subset": written.split, **size})
         for place, shape in enumerate(shapes_of(written)):
             kind, where = _shape(shape)
             common = {"label": self.class_names[written.class_id[place]], "source": "auto", "occluded": "0", "z_order": "0"}
@@ -44,7 +43,10 @@ class CvatWriter(FolderWriter):
 
     def _complete(self) -> None:
         meta = ElementTree.Element("meta")
-        labels = ElementTree.SubElement(ElementTree.SubElement(meta, "task"), "labels")
+        project = ElementTree.SubElement(meta, "project")
+        tasks, labels = ElementTree.SubElement(project, "tasks"), ElementTree.SubElement(project, "labels")
+        for split in (split for split in SPLITS if self._counts[split]):
+            ElementTree.SubElement(ElementTree.SubElement(tasks, "task"), "subset").text = split
         for name in self.class_names:
             label = ElementTree.SubElement(labels, "label")
             ElementTree.SubElement(label, "name").text = name
@@ -63,7 +65,7 @@ class CvatWriter(FolderWriter):
         images = cvat_images(self.partial)
         for written, compare in self._written():
             image = next(images, None)
-            if image is None or image.path is None or image.name != f"{written.split}/{written.file_name}":
+            if image is None or image.path is None or (image.name, image.split) != (written.file_name, written.split):
                 raise ExportError(f"cvat dataset {self.out}: {written.file_name} was not read back")
             shapes = [cvat_shape(shape, image) for shape in image.shapes]
             compare_shapes(self.name, self.out, written, shapes, self.class_names, found, masks=compare)

@@ -169,8 +169,8 @@ def test_cvat__the_file(kit: Any, shaped: Any, tmp_path: Path) -> None:
     assert root.findtext("version") == "1.1"
     assert [label.findtext("name") for label in root.iter("label")] == list(kit.names)
     first, second = root.findall("image")
-    assert first.attrib == {"id": "0", "name": "train/a.png", "subset": "train", "width": "64", "height": "48"}
-    assert (second.get("name"), len(second)) == ("valid/b.png", 0)
+    assert first.attrib == {"id": "0", "name": "a.png", "subset": "train", "width": "64", "height": "48"}
+    assert (second.get("name"), len(second)) == ("b.png", 0)
     assert [shape.tag for shape in first] == ["polygon", "mask", "mask", "polygon"]
     frame = first[1]
     assert [frame.get(key) for key in ("left", "top", "width", "height")] == ["10", "10", "40", "30"]
@@ -233,8 +233,8 @@ def test_labelme_itself__loads_it(kit: Any, shaped: Any, tmp_path: Path) -> None
 def test_datumaro__loads_cvat(kit: Any, scenes: Any, tmp_path: Path) -> None:
     dm = pytest.importorskip("datumaro", reason="datumaro is not installed", exc_type=ImportError)
     kit.export(scenes, "cvat", tmp_path / "out")
-    dataset = dm.Dataset.import_from(str(tmp_path / "out" / "annotations.xml"), "cvat")
-    source = {f"train/{Path(image.id).stem}": labels for image, labels in scenes}
+    dataset = dm.Dataset.import_from(str(tmp_path / "out"), "cvat")
+    source = {Path(image.id).stem: labels for image, labels in scenes}
     names = [label.name for label in dataset.categories()[dm.AnnotationType.label]]
     assert names == list(kit.names) and len(dataset) == len(scenes)
     for item in dataset:
