@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from autodistill_grounded_sam import __version__, cli_few_labels, cli_output
+from autodistill_grounded_sam import __version__, cli_datasets, cli_few_labels, cli_output
 from autodistill_grounded_sam.errors import (
     ConfigError,
     ExportError,
@@ -38,6 +38,7 @@ _AFTER_INTERRUPT = {
     "label": "what was looked at is kept: run the same command again to go on",
     "decide": "run the same command again",
     "export": "nothing was replaced: run the same command again",
+    "import": "what was read is kept: run the same command again to go on",
     "distill": "no student was kept: training starts anew with the same command",
     "adapt": "what was learnt is kept: run the same command again to go on",
     "check": "folds that are done are kept, and what the others learnt: run the same command again to go on",
@@ -62,7 +63,7 @@ DuplicateIou = Annotated[Optional[float], typer.Option("--duplicate-iou", help="
 Containment = Annotated[
     Optional[float], typer.Option("--duplicate-containment", help="So much of the smaller inside: one (0.85).")  # noqa: UP045
 ]
-FormatFlag = Annotated[Optional[list[str]], typer.Option("--format", help="yolo-seg, yolo, coco; may be given again.")]  # noqa: UP045
+FormatFlag = Annotated[Optional[list[str]], typer.Option("--format", help="As `plugins` lists them; may be given again.")]  # noqa: UP045
 ImagesFlag = Annotated[Optional[str], typer.Option("--images", help="Where the images are now, if they moved.")]  # noqa: UP045
 
 
@@ -156,7 +157,7 @@ def decide(
 def export(
     run: Annotated[Path, typer.Argument(help="A dataset folder that `label` made, or its run/ folder.")],
     out: OutFlag,
-    format: Annotated[str, typer.Option("--format", help="yolo-seg, yolo, coco, or a plugin's.")] = "yolo-seg",  # noqa: A002
+    format: Annotated[str, typer.Option("--format", help="voc, cvat, hf, ...: see `plugins`.")] = "yolo-seg",  # noqa: A002
     valid: ValidFlag = None,
     seed: SeedFlag = None,
     images: ImagesFlag = None,
@@ -185,6 +186,7 @@ def evaluate(
 app.command()(cli_few_labels.tune)
 app.command()(cli_few_labels.quality)
 app.command()(cli_few_labels.check)
+app.command("import")(cli_datasets.import_dataset)
 
 
 @app.command()
