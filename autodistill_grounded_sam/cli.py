@@ -39,6 +39,7 @@ _AFTER_INTERRUPT = {
     "decide": "run the same command again",
     "export": "nothing was replaced: run the same command again",
     "import": "what was read is kept: run the same command again to go on",
+    "upload": "what went up is remembered: run the same command again to send the rest",
     "distill": "no student was kept: training starts anew with the same command",
     "adapt": "what was learnt is kept: run the same command again to go on",
     "check": "folds that are done are kept, and what the others learnt: run the same command again to go on",
@@ -187,6 +188,7 @@ app.command()(cli_few_labels.tune)
 app.command()(cli_few_labels.quality)
 app.command()(cli_few_labels.check)
 app.command("import")(cli_datasets.import_dataset)
+app.command()(cli_datasets.upload)
 
 
 @app.command()

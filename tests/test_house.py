@@ -28,6 +28,7 @@ JOINERS = {
     "pipeline",
     "decisions",
     "importing",
+    "uploading",
     "run_setup",
     "measuring",
     "trusting",

@@ -24,7 +24,7 @@ from urllib.parse import quote, quote_plus
 
 from autodistill_grounded_sam.datasets import yolo_class_names
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, UploadError
-from autodistill_grounded_sam.upload.ledger import Ledger
+from autodistill_grounded_sam.upload.ledger import Ledger, read_ledger
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +36,15 @@ _LONGEST_WAIT = 60.0  # seconds between two tries
 
 @dataclass(frozen=True)
 class UploadSummary:
-    """Images that went up (or whose labels did), that were up before, and that failed for good."""
+    """Images that went up (or whose labels did), that were up before, and that failed for good; `verified` were found there
+    afterwards (0 unless that was asked for)."""
 
     uploaded: int
     skipped: int
     failed: int
     project: str
     ledger: Path
+    verified: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,16 @@ def upload_dataset(
     retries: int = 5,
     backoff: float = 1.0,
     workers: int = 4,
+    verify: bool = False,
 ) -> UploadSummary:
     """Upload every image of a YOLO dataset (`data.yaml`, `train|valid|test/{images,labels}`) with its labels.
 
     `project` is created if the workspace has none of that id or name. The key is `api_key`, else ROBOFLOW_API_KEY, else that
     of a `roboflow login`. `ledger` is a JSONL file of what went up: run again after an interruption or a failure and only what
     is missing goes up; labels that changed are sent again, alone. Answers 429 and 5xx and broken connections are tried again
-    `retries` times, after `backoff` seconds, then twice that, and so on, with jitter. Raises UploadError with the counts if
-    anything failed for good. The key appears in no log, file or message.
+    `retries` times, after `backoff` seconds, then twice that, and so on, with jitter. `verify` asks the project for its images
+    afterwards and looks for each. Raises UploadError with the counts if anything failed for good. The key appears in no log, file
+    or message.
     """
     items, classes = _read_dataset(dataset)
     key = _find_key(api_key, workspace)
@@ -133,8 +137,9 @@ def upload_dataset(
             except BaseException:  # Ctrl-C: do not work off the rest of the queue first
                 retrier.stopped.set()
                 raise
+        verified = _verified(upload, items) if verify and "failed" not in outcomes else 0
     counts = {name: outcomes.count(name) for name in ("uploaded", "skipped", "failed")}
-    summary = UploadSummary(**counts, project=remote.id, ledger=ledger)
+    summary = UploadSummary(**counts, project=remote.id, ledger=ledger, verified=verified)
     logger.info("%d uploaded, %d skipped, %d failed in project %s", *counts.values(), remote.id)
     if summary.failed:
         raise UploadError(
@@ -144,13 +149,61 @@ def upload_dataset(
     return summary
 
 
+def dataset_counts(dataset: Path) -> tuple[int, int]:
+    """How many images a YOLO dataset has to upload, and how many labels."""
+    items, _ = _read_dataset(dataset)
+    return len(items), sum(len(item.read_labels().splitlines()) for item in items)
+
+
+def plan_upload(dataset: Path, project: str, *, ledger: Path) -> int:
+    """How many of a dataset's images the ledger knows to be up in a project with the labels that they have; no network."""
+    items, _ = _read_dataset(dataset)
+    projects = {row.project for row in read_ledger(ledger) if row.project.rpartition("/")[2] == project}
+    books = [Ledger(ledger, name) for name in projects]
+    known = 0
+    for item in items:
+        digest, labels_digest = _digests(item)
+        rows = [book.find(digest) for book in books]
+        known += any(row is not None and row.status == "done" and row.labels == labels_digest for row in rows)
+    return known
+
+
+def _verified(upload: _Upload, items: Sequence[_Item]) -> int:
+    """How many of the images are in the project, by the ids that it gave them; raises UploadError unless all are.
+
+    The project's search learns of new images with some delay, so it is asked as often as anything else.
+    """
+    rows = [upload.ledger.find(_digests(item)[0]) for item in items]
+    wanted = {row.remote_id for row in rows if row is not None}
+
+    def missing() -> set[str]:
+        pages = upload.project.search_all(fields=["id"])
+        return wanted - {str(image["id"]) for page in pages for image in page}
+
+    left: set[str] | None = wanted
+    for attempt in range(upload.retrier.retries + 1):
+        left, error = upload.retrier.call(missing)
+        if left is None:
+            raise UploadError(f"all images went up, but the project could not be asked for them: {error}. Run again to verify")
+        if not left:
+            return len(items)
+        upload.retrier.stopped.wait(min(_LONGEST_WAIT, upload.retrier.backoff * 2**attempt))
+    raise UploadError(
+        f"{len(left or ())} of {len(wanted)} images that went up are not in the project's list yet; run again to verify"
+    )
+
+
+def _digests(item: _Item) -> tuple[str, str]:
+    """By which the ledger knows an image, and its labels."""
+    return hashlib.sha256(item.path.read_bytes()).hexdigest(), hashlib.sha256(item.read_labels().encode()).hexdigest()
+
+
 def _send(upload: _Upload, item: _Item) -> str:
     """Bring one image to the state `done`: `uploaded`, `skipped` or `failed`."""
     if upload.retrier.stopped.is_set():
         return "failed"
-    digest = hashlib.sha256(item.path.read_bytes()).hexdigest()
+    digest, labels_digest = _digests(item)
     labels = item.read_labels()
-    labels_digest = hashlib.sha256(labels.encode()).hexdigest()
     known = upload.ledger.find(digest)
     is_done = known is not None and known.status == "done"
     if known is not None and is_done and known.labels == labels_digest:
