@@ -70,7 +70,7 @@ ImagesFlag = Annotated[Optional[str], typer.Option("--images", help="Where the i
 
 @app.command()
 def label(
-    images: Annotated[str, typer.Argument(help="The folder of images, searched with its sub-folders, or a URL (s3://...).")],
+    images: Annotated[str, typer.Argument(help="A folder with its sub-folders, a URL (s3://...), or roboflow:PROJECT.")],
     ontology: OntologyFlag,
     out: Annotated[Optional[Path], typer.Option("--out", help="The dataset folder (IMAGES_labeled).")] = None,  # noqa: UP045
     detector: DetectorFlag = None,
@@ -111,6 +111,7 @@ def label(
         | {"duplicate_iou": duplicate_iou, "duplicate_containment": duplicate_containment},
         export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
     )
+    images, out = cli_datasets.bring(images, out, offline=offline, quiet=json)
     with cli_output.progress(quiet=json) as bar:
         summary = pipeline.label(images, _ontology(ontology, json), out, config, extension=extension, progress=bar)
     cli_output.show_run(summary, json)

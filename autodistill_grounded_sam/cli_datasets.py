@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from autodistill_grounded_sam import cli_output
+from autodistill_grounded_sam.errors import ConfigError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
@@ -68,3 +69,19 @@ def upload(
         cli_output.tell(f"{report.verified} were read back from there")
     for note in report.notes:
         cli_output.tell(f"note: {note}")
+
+
+def bring(images: str, out: Path | None, *, offline: bool, quiet: bool) -> tuple[str, Path | None]:
+    """The folder to label and the one to write: a project of Roboflow is brought to `OUT_images` first."""
+    from autodistill_grounded_sam.upload import roboflow_download
+
+    if not roboflow_download.is_project(images):
+        return images, out
+    if offline:
+        raise ConfigError(f"--offline forbids the network, by which the images of {images} come")
+    out = out or Path(f"{images.rpartition('/')[2].removeprefix(roboflow_download.PREFIX)}_labeled")
+    folder = out.with_name(f"{out.name}_images")
+    count = roboflow_download.download_project(images, folder)
+    if not quiet:
+        cli_output.tell(f"{count} images of {images} are in {folder}")
+    return str(folder), out

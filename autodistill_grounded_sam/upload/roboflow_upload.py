@@ -7,31 +7,23 @@ POST /{workspace}/projects, POST /dataset/{project}/upload, POST /dataset/{proje
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import logging
-import os
-import random
-import re
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import quote, quote_plus
+from typing import Any
+from urllib.parse import quote
 
 from autodistill_grounded_sam.datasets import yolo_class_names
-from autodistill_grounded_sam.errors import ConfigError, DatasetError, UploadError
+from autodistill_grounded_sam.errors import DatasetError, UploadError
 from autodistill_grounded_sam.upload.ledger import Ledger, read_ledger
+from autodistill_grounded_sam.upload.roboflow_calls import Retrier, find_key, key_kept_out_of_logs, open_project
 
 logger = logging.getLogger(__name__)
 
-_Answer = TypeVar("_Answer")
 _SPLITS = ("train", "valid", "test")
-_REFUSED = (401, 402, 403)  # key, plan or rights: no other image will fare better
-_LONGEST_WAIT = 60.0  # seconds between two tries
 
 
 @dataclass(frozen=True)
@@ -60,32 +52,6 @@ class _Item:
 
 
 @dataclass
-class _Retrier:
-    """Calls again what may go better the next time, and turns what does not into a text without the key."""
-
-    key: str = field(repr=False)
-    retries: int
-    backoff: float
-    stopped: threading.Event = field(default_factory=threading.Event)
-
-    def call(self, action: Callable[[], _Answer]) -> tuple[_Answer | None, str]:
-        """The answer and "", or None and the last error; not an exception, which would carry the address with its key."""
-        for attempt in range(self.retries + 1):
-            try:
-                return action(), ""
-            except Exception as error:  # the package raises its own, RuntimeError, and whatever requests and json raise
-                text, status, transient = scrubbed(_text(error), self.key), _status(error), _is_transient(error)
-            if status in _REFUSED:
-                self.stopped.set()
-            if not transient or attempt == self.retries or self.stopped.is_set():
-                break
-            wait = min(_LONGEST_WAIT, self.backoff * 2**attempt) * random.uniform(0.5, 1)
-            logger.info("try %d of %d failed (%s); again in %.1f s", attempt + 1, self.retries + 1, text, wait)
-            self.stopped.wait(wait)
-        return None, text
-
-
-@dataclass
 class _Upload:
     """One upload in progress: what every image of it needs."""
 
@@ -95,7 +61,7 @@ class _Upload:
     tags: list[str]
     batch_name: str
     as_predictions: bool
-    retrier: _Retrier
+    retrier: Retrier
     first_error: str = ""
 
 
@@ -125,11 +91,11 @@ def upload_dataset(
     or message.
     """
     items, classes = _read_dataset(dataset)
-    key = _find_key(api_key, workspace)
-    with _key_kept_out_of_logs(key):
+    key = find_key(api_key, workspace)
+    with key_kept_out_of_logs(key):
         kind = "instance-segmentation" if any(_has_polygon(item.read_labels()) for item in items) else "object-detection"
-        retrier = _Retrier(key, retries, backoff)
-        remote = _open_project(retrier, workspace, project, kind, project_license)
+        retrier = Retrier(key, retries, backoff)
+        remote = open_project(retrier, workspace, project, (kind, project_license))
         upload = _Upload(remote, Ledger(ledger, remote.id), classes, list(tags), batch_name, as_predictions, retrier)
         with ThreadPoolExecutor(workers) as pool:
             try:
@@ -187,7 +153,7 @@ def _verified(upload: _Upload, items: Sequence[_Item]) -> int:
             raise UploadError(f"all images went up, but the project could not be asked for them: {error}. Run again to verify")
         if not left:
             return len(items)
-        upload.retrier.stopped.wait(min(_LONGEST_WAIT, upload.retrier.backoff * 2**attempt))
+        upload.retrier.stopped.wait(upload.retrier.pause(attempt))
     raise UploadError(
         f"{len(left or ())} of {len(wanted)} images that went up are not in the project's list yet; run again to verify"
     )
@@ -251,35 +217,6 @@ def _send_labels(upload: _Upload, item: _Item, labels: str, remote_id: str, *, r
     return remote_id
 
 
-def _open_project(retrier: _Retrier, workspace: str | None, name: str, kind: str, project_license: str) -> Any:
-    """The project of that id or name, created if the workspace has none. Only a 404 means that there is none."""
-    project, error = retrier.call(lambda: _find_or_create(retrier.key, workspace, name, kind, project_license))
-    if error:
-        raise UploadError(f"project {name!r} cannot be opened on Roboflow: {error}")
-    return project
-
-
-def _find_or_create(key: str, workspace: str | None, name: str, kind: str, project_license: str) -> Any:
-    import roboflow
-    from roboflow.adapters.rfapi import RoboflowError
-
-    with contextlib.redirect_stdout(io.StringIO()):  # the package talks there
-        client = roboflow.Roboflow(api_key=key)
-        try:
-            home = client.workspace(workspace)
-        except RoboflowError as error:
-            error.status_code = error.status_code or 503  # the package hides which it was; a passing fault is the likeliest
-            raise
-        names = {entry["name"]: entry["id"].rpartition("/")[2] for entry in home.project_list}
-        try:
-            return home.project(names.get(name, name))
-        except RoboflowError as error:
-            if error.status_code != 404:
-                raise
-        logger.info("creating project %s (%s, licence %s)", name, kind, project_license)
-        return home.create_project(name, project_type=kind, project_license=project_license, annotation=name)
-
-
 def _read_dataset(dataset: Path) -> tuple[list[_Item], dict[int, str]]:
     classes = dict(enumerate(yolo_class_names(dataset)))
     root = dataset if dataset.is_dir() else dataset.parent
@@ -297,61 +234,3 @@ def _read_dataset(dataset: Path) -> tuple[list[_Item], dict[int, str]]:
 
 def _has_polygon(labels: str) -> bool:
     return any(len(line.split()) > 5 for line in labels.splitlines())
-
-
-def _find_key(api_key: str | None, workspace: str | None) -> str:
-    key = api_key or os.environ.get("ROBOFLOW_API_KEY")
-    if not key:
-        from roboflow.config import load_roboflow_api_key
-
-        with contextlib.suppress(AttributeError):  # what it raises for a login file without workspaces
-            key = load_roboflow_api_key(workspace)
-    if not key:
-        raise ConfigError("no Roboflow API key: give api_key, set ROBOFLOW_API_KEY, or run `roboflow login`")
-    return str(key)
-
-
-def scrubbed(text: str, key: str) -> str:
-    """The text without the key, in whatever form addresses carry it."""
-    for form in (key, quote(key, safe=""), quote_plus(key)):
-        text = text.replace(form, "***")
-    return re.sub(r"api_key=[^&\s'\")]+", "api_key=***", text)
-
-
-@contextlib.contextmanager
-def _key_kept_out_of_logs(key: str) -> Iterator[None]:
-    """urllib3 logs every address, and the package puts the key into each of them."""
-
-    def scrub(record: logging.LogRecord) -> bool:
-        record.msg, record.args = scrubbed(record.getMessage(), key), ()
-        return True
-
-    talkers = [logging.getLogger(name) for name in ("urllib3.connectionpool", "urllib3.util.retry")]
-    for talker in talkers:
-        talker.addFilter(scrub)
-    try:
-        yield
-    finally:
-        for talker in talkers:
-            talker.removeFilter(scrub)
-
-
-def _status(error: Exception) -> int | None:
-    response = getattr(error, "response", None)
-    return getattr(error, "status_code", None) or getattr(response, "status_code", None)
-
-
-def _text(error: Exception) -> str:
-    answer = str(getattr(getattr(error, "response", None), "text", ""))  # says more than the status line
-    return " ".join(f"{error} {answer[:300]}".split()) or type(error).__name__
-
-
-def _is_transient(error: Exception) -> bool:
-    from requests.exceptions import ConnectionError as BrokenConnection
-    from requests.exceptions import RequestException, Timeout
-
-    status = _status(error)
-    if status is not None:
-        return status in (408, 429) or status >= 500
-    cause = error if isinstance(error, RequestException) else error.__cause__
-    return isinstance(cause, BrokenConnection | Timeout)

@@ -49,6 +49,8 @@ class FakeRoboflow:
         return {"id": f"{WORKSPACE}/{slug}", "name": self.projects[slug], **blank, **more}
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: bytes, content_type: str) -> tuple[int, Any]:
+        if method == "GET" and path.startswith("/original/"):  # where images lie: a place of its own, without a key
+            return 200, self.images[path.split("/")[2].partition(".")[0]]["content"]
         if query.get("api_key") != [self.key]:
             return 401, {"error": f"key {query.get('api_key')} is not known"}
         parts = [part for part in path.split("/") if part]
@@ -63,7 +65,12 @@ class FakeRoboflow:
         if method == "POST" and len(parts) == 3 and parts[2] == "search":
             wanted = json.loads(body)
             page = list(self.images)[wanted["offset"] : wanted["offset"] + wanted["limit"]]
-            return 200, {"results": [{"id": image_id} for image_id in page], "total": len(self.images)}
+            named = [{"id": image_id, "name": self.images[image_id]["name"]} for image_id in page]
+            return 200, {"results": named, "total": len(self.images)}
+        if method == "GET" and len(parts) == 4 and parts[2] == "images":
+            name = self.images[parts[3]]["name"]
+            urls = {"original": f"{self.url}/original/{parts[3]}{Path(name).suffix}"}
+            return 200, {"image": {"id": parts[3], "name": name, "urls": urls}}
         if method == "POST" and parts == [WORKSPACE, "projects"]:
             wanted = json.loads(body)
             slug = re.sub(r"\W+", "-", wanted["name"].lower()) + "-x1"
@@ -86,7 +93,13 @@ class FakeRoboflow:
                 return 200, {"duplicate": True, "id": known_id}
         new_id = f"img{len(self.images)}"
         text = {name: fields[name].decode() for name in ("name", "split")}
-        self.images[new_id] = {"digest": digest, "batch": query["batch"][0], "tags": query.get("tag", []), **text}
+        self.images[new_id] = {
+            "digest": digest,
+            "content": fields["file"],
+            "batch": query["batch"][0],
+            "tags": query.get("tag", []),
+            **text,
+        }
         return 200, {"success": True, "id": new_id}
 
     def _annotate(self, image_id: str, query: dict[str, list[str]], body: dict[str, Any]) -> tuple[int, Any]:
@@ -106,9 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         address = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        kind = next(
-            (word for word in ("annotate", "upload", "projects", "search") if word in address.path), f"{self.command} other"
-        )
+        kinds = ("annotate", "upload", "projects", "search", "original")
+        kind = next((word for word in kinds if word in address.path), f"{self.command} other")
         if kind.endswith("other") and address.path.count("/") == 1 and len(address.path) > 1:
             kind = "workspace"
         with self.fake.lock:
@@ -129,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
                 status, answer = self.fake.answer(
                     self.command, address.path, parse_qs(address.query), body, self.headers.get("Content-Type", "")
                 )
-        content = json.dumps(answer).encode()
+        content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, UploadError
 from autodistill_grounded_sam.importing import import_dataset
-from autodistill_grounded_sam.upload import roboflow_upload
+from autodistill_grounded_sam.upload import roboflow_calls
 from autodistill_grounded_sam.uploading import upload_run
 
 
@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roboflow_upload.random, "uniform", lambda *_: 0.001)
+    monkeypatch.setattr(roboflow_calls.random, "uniform", lambda *_: 0.001)
 
 
 # --- Roboflow
@@ -75,7 +75,7 @@ def test_roboflow__a_run_that_broke_off_goes_on(run: Path, roboflow: Any) -> Non
 
 
 def test_roboflow__what_the_project_lost_is_told(run: Path, roboflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roboflow_upload, "_LONGEST_WAIT", 0.001)
+    monkeypatch.setattr(roboflow_calls, "LONGEST_WAIT", 0.001)
     upload_run(run, "roboflow", "cups")
     del roboflow.images[next(iter(roboflow.images))]
     with pytest.raises(UploadError, match=r"1 of 3 images that went up are not in the project's list yet; run again to verify"):
