@@ -89,12 +89,13 @@ def read_tool_dataset(dataset: Path, tool: ToolFormat, on_bad: OnBad | None = No
     """Every image with its labels, `class_id` by `tool_class_names`. Where a label is only a box, the image's `rle` is None."""
     index = {name: place for place, name in enumerate(tool_class_names(dataset, tool))}
     for image in tool.images(dataset):
-        shapes = _shapes(image, tool, on_bad)
-        unknown = [shape.class_name for shape in shapes if shape.class_name not in index]
-        if unknown:
-            raise DatasetError(
-                f"{dataset}: {image.name} has a label {unknown[0]!r}, which is not among its classes {list(index)}"
-            )
+        read = _shapes(image, tool, on_bad)
+        for name in {shape.class_name for shape in read} - index.keys():
+            problem = f"has a label {name!r}, which is none of the classes {', '.join(index)}"
+            if on_bad is None:
+                raise DatasetError(f"{dataset}: {image.name} {problem}")
+            on_bad(image.name, "unknown class", problem)
+        shapes = [shape for shape in read if shape.class_name in index]
         masks = [shape.rle for shape in shapes if shape.rle is not None]
         yield DatasetImage(
             image.path,
