@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from autodistill_grounded_sam.config import NEVER, DecideConfig, RunConfig
 from autodistill_grounded_sam.datasets import dataset_class_names, read_dataset
 from autodistill_grounded_sam.decisions import require_apart, write_splits
 from autodistill_grounded_sam.errors import DatasetError, ImageReadError
-from autodistill_grounded_sam.images import read_image, scan
+from autodistill_grounded_sam.images import MAX_MEGAPIXELS, FailedImage, FoundImage, look_at, printable, read_image
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.pipeline import Progress, RunSummary, decided_labels, redecide
 from autodistill_grounded_sam.similar import dhash
@@ -66,7 +67,7 @@ def import_dataset(
     require_apart(root, out)
     row_of = dict(zip(files, rows, strict=True))
     if progress is not None:
-        progress.message(f"listing {root}")
+        progress.message(f"reading {len(rows)} images below {root}")
     folder = _folder(root, row_of)
     own_names = dataset_class_names(dataset)
     added = _labels_to_add(add, own_names, {image.digest for image in folder.images}, notes)
@@ -118,15 +119,14 @@ def _read(dataset: Path, notes: list[str]) -> list[DatasetImage]:
     return rows
 
 
-def _folder(root: Path, row_of: Mapping[Path, DatasetImage]) -> Folder:
-    """The dataset's images below a folder, and why any of them cannot be used."""
-    scanned = scan(root)
-    images = [image for image in scanned.images if image.path in row_of]
-    failed = [FailedLine(one.id, one.reason, one.detail) for one in scanned.failed if root / one.id in row_of]
-    known = {image.path for image in images} | {root / line.id for line in failed}
-    hidden = "it lies in a hidden or linked folder, or its suffix is none of an image"
-    failed += [FailedLine(path.relative_to(root).as_posix(), "not_listed", hidden) for path in row_of if path not in known]
-    return Folder(root, images, failed)
+def _folder(root: Path, files: Iterable[Path]) -> Folder:
+    """The dataset's images below a folder, and why any of them cannot be used; other files there are not looked at."""
+    names = [path.relative_to(root).as_posix() for path in files]
+    found = [FoundImage(printable(name), root, "" if printable(name) == name else name) for name in names]
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(lambda image: look_at(image, MAX_MEGAPIXELS), found))
+    failed = [FailedLine(one.id, one.reason, one.detail) for one in results if isinstance(one, FailedImage)]
+    return Folder(root, [one for one in results if isinstance(one, ImageRecord)], failed)
 
 
 def _files_of(rows: Sequence[DatasetImage], dataset: Path, images: Path | str | None) -> list[Path]:

@@ -58,7 +58,7 @@ def upload_run(
         images, labels = dataset_counts(dataset)
         if dry_run:
             known = plan_upload(dataset, project, ledger=ledger)
-            return UploadReport(to, project, dataset, images, labels, images - known, known, 0, True, _unknown(known, ledger))
+            return UploadReport(to, project, dataset, images, labels, images - known, known, 0, True, _known_note(known, ledger))
         summary = upload_dataset(
             dataset, project, ledger=ledger, workspace=workspace, tags=tags, batch_name=batch_name,
             as_predictions=not as_annotations, project_license="Public Domain" if public else "Private", verify=True,
@@ -99,5 +99,5 @@ def _yolo_dataset(run: Path) -> tuple[Path, Path]:
     return made, home
 
 
-def _unknown(known: int, ledger: Path) -> list[str]:
+def _known_note(known: int, ledger: Path) -> list[str]:
     return [f"{known} image(s) went up before, as {ledger} says"] if known else []

@@ -129,3 +129,16 @@ def test_labels_of_another_size__are_set_aside(kit: Any, tmp_path: Path) -> None
     assert (line.id, line.reason, line.detail) == (
         "b.png", "labels_do_not_fit", "the image is 64x48 upright, its labels are of 99x48",
     )  # fmt: skip
+
+
+def test_only_the_dataset_s_own_files_are_looked_at(kit: Any, tmp_path: Path) -> None:
+    """Pictures of masks and strangers beside the images are none of it; an image in a hidden folder is."""
+    kit.paint(tmp_path / "d" / ".hidden" / "a.png")
+    kit.paint(tmp_path / "d" / "stranger.png")
+    kit.paint(tmp_path / "d" / "b.png", seed=2)
+    (tmp_path / "d" / "b.png").write_bytes(b"no picture")
+    images = [{"id": k, "file_name": name, "width": 64, "height": 48} for k, name in enumerate([".hidden/a.png", "b.png"])]
+    content = {"images": images, "categories": [{"id": 1, "name": "cup"}], "annotations": []}
+    (tmp_path / "d" / "truth.json").write_text(json.dumps(content))
+    summary = import_dataset(tmp_path / "d" / "truth.json", tmp_path / "run")
+    assert summary.images["empty"] == 1 and [(line.id, line.reason) for line in summary.failed] == [("b.png", "not_an_image")]
