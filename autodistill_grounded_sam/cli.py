@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from autodistill_grounded_sam import __version__, cli_datasets, cli_few_labels, cli_output
+from autodistill_grounded_sam import __version__, cli_datasets, cli_discover, cli_few_labels, cli_output
 from autodistill_grounded_sam.errors import (
     ConfigError,
     ExportError,
@@ -42,6 +42,7 @@ _AFTER_INTERRUPT = {
     "upload": "what went up is remembered: run the same command again to send the rest",
     "distill": "no student was kept: training starts anew with the same command",
     "adapt": "what was learnt is kept: run the same command again to go on",
+    "discover": "run the same command again",
     "check": "folds that are done are kept, and what the others learnt: run the same command again to go on",
     "tune": "what was looked at is kept: run the same command again to go on",
     "prefetch": "what was brought is kept: run the same command again to go on",
@@ -71,7 +72,10 @@ ImagesFlag = Annotated[Optional[str], typer.Option("--images", help="Where the i
 @app.command()
 def label(
     images: Annotated[str, typer.Argument(help="A folder with its sub-folders, a URL (s3://...), or roboflow:PROJECT.")],
-    ontology: OntologyFlag,
+    ontology: cli_discover.OntologyFlag = None,
+    auto: cli_discover.AutoFlag = False,
+    tagger: cli_discover.TaggerFlag = None,
+    words: cli_discover.WordsFlag = None,
     out: Annotated[Optional[Path], typer.Option("--out", help="The dataset folder (IMAGES_labeled).")] = None,  # noqa: UP045
     detector: DetectorFlag = None,
     segmenter: SegmenterFlag = None,
@@ -113,7 +117,8 @@ def label(
     )
     images, out = cli_datasets.bring(images, out, offline=offline, quiet=json)
     with cli_output.progress(quiet=json) as bar:
-        summary = pipeline.label(images, _ontology(ontology, json), out, config, extension=extension, progress=bar)
+        found = cli_discover.found(auto, ontology, images, out, {"tagger": tagger, "words": words}, config, extension, bar)
+        summary = pipeline.label(images, _ontology(found, json), out, config, extension=extension, progress=bar)
     cli_output.show_run(summary, json)
     raise typer.Exit(3 if summary.failed else 0)
 
@@ -190,6 +195,7 @@ app.command()(cli_few_labels.quality)
 app.command()(cli_few_labels.check)
 app.command("import")(cli_datasets.import_dataset)
 app.command()(cli_datasets.upload)
+app.command()(cli_discover.discover)
 
 
 @app.command()
@@ -285,11 +291,10 @@ def ontologies(json: JsonFlag = False) -> None:
 
 @app.command()
 def plugins(json: JsonFlag = False) -> None:
-    """List every detector, segmenter, tagger, format and target, and what is wrong with any."""
-    from autodistill_grounded_sam import plugins as known
+    """List every detector, segmenter, tagger, format and target, what was proven of each, and what is wrong with any."""
+    from autodistill_grounded_sam.about import table
 
-    found = [plugin for role in known.BUILT_IN for plugin in known.list_plugins(role)]
-    cli_output.show_plugins([(plugin, plugin.problem()) for plugin in found], json)
+    cli_output.show_plugins([row.facts() for row in table()], json)
 
 
 @app.command()

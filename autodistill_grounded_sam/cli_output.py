@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Column, Table
+
+from autodistill_grounded_sam.plugins import OURS
 
 _PLAIN_SECONDS = 10.0  # between two lines where there is no terminal to draw a bar on
 _SHOWN_CLASSES = 6
@@ -349,17 +352,19 @@ def show_ontologies(rows: Sequence[Any], as_object: bool) -> None:
     out.print(table)
 
 
-def show_plugins(rows: Sequence[tuple[Any, str]], as_object: bool) -> None:
+def show_plugins(rows: Sequence[Mapping[str, Any]], as_object: bool) -> None:
     if as_object:
-        facts = [
-            {"role": p.role, "name": p.name, "target": p.target, "from": p.distribution, "problem": w or None} for p, w in rows
-        ]
-        as_json({"plugins": facts})
+        as_json({"plugins": list(rows)})
         return
-    table = Table("role", "name", "class", "from", "problem")
-    for plugin, wrong in rows:
-        table.add_row(plugin.role, escape(plugin.name), escape(plugin.target), plugin.distribution, escape(wrong))
-    out.print(table)
+    for role, found in groupby(rows, key=lambda row: row["role"]):
+        out.print(f"[bold]{role}[/]")
+        for row in found:
+            origin = row["from"] if row["from"] != OURS else None
+            facts = [origin, row["licence"], row["needs"] and f"needs {row['needs']}", row["problem"]]
+            out.print(escape("  " + "; ".join([row["name"], *filter(None, facts)])))
+            for checkpoint in row["checkpoints"]:  # a line each: names are to be copied
+                if checkpoint != row["name"]:
+                    out.print(f"    {escape(checkpoint)}")
 
 
 def show_weights(found: Sequence[Any], as_object: bool) -> None:

@@ -75,6 +75,16 @@ class ExportConfig(_Config):
     group_by: Literal["auto", "none"] = "auto"  # auto: near-duplicates and frames of one sequence stay on one side
 
 
+class DiscoverConfig(_Config):
+    """Which images are looked at to find out what is in a folder, by which tagger, and how much becomes a class."""
+
+    tagger: str = "ram-plus"
+    words: tuple[str, ...] | None = None  # that a detector as tagger is asked for
+    sample: int = Field(200, ge=1)  # images looked at, evenly over the folder, near-duplicates aside
+    min_images: int = Field(3, ge=1)  # of the sample, that a class must be in
+    max_classes: int = Field(30, ge=1)  # with their other words they still fit few captions of 256 tokens
+
+
 class LabelConfig(_Config):
     """Everything `label` needs beside images, ontology and output folder."""
 

@@ -28,7 +28,12 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "ellipse": "autodistill_grounded_sam.segment.cheap:Ellipse",
         "grabcut": "autodistill_grounded_sam.segment.cheap:GrabCut",
     },
-    "taggers": {},
+    "taggers": {
+        "mini": "autodistill_grounded_sam.tag.vocabulary:Vocabulary",
+        "ram": "autodistill_grounded_sam.tag.recognize:RecognizeAnything",
+        "ram-plus": "autodistill_grounded_sam.tag.recognize:RecognizeAnything",
+        "tag2text": "autodistill_grounded_sam.tag.recognize:RecognizeAnything",
+    },
     "formats": {
         "yolo-seg": "autodistill_grounded_sam.export.yolo:YoloSegWriter",
         "yolo": "autodistill_grounded_sam.export.yolo:YoloBoxWriter",
@@ -56,11 +61,13 @@ SEAMS: Mapping[str, type] = {
 WEIGHTS_OF: Mapping[str, str] = {
     "detectors": "autodistill_grounded_sam.detect.choosing:DetectorOfWeights",
     "segmenters": "autodistill_grounded_sam.segment.sam:Sam",
+    "taggers": "autodistill_grounded_sam.tag.choosing:TaggerOfWeights",
     "targets": "autodistill_grounded_sam.distill.ultralytics_target:UltralyticsTarget",
 }
 _WEIGHTS_HINT: Mapping[str, str] = {
     "detectors": ", a hub id (owner/name), a path to weights",
     "segmenters": ", a hub id (owner/name), a path to weights",
+    "taggers": ", a hub id (owner/name), a path to weights",
     "targets": ", a model of ultralytics (yolo11n-seg.pt, rtdetr-l.yaml), a path to weights",
 }
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")

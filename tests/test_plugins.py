@@ -77,7 +77,7 @@ def test_a_clash_names_both_distributions(installed: Any) -> None:
     ("role", "name", "said"),
     [
         ("detectors", "mimi", r"no detector is named 'mimi'; did you mean 'mini'\? \(known: mini.*hub id.*pkg.module:Class"),
-        ("taggers", "ram", r"no tagger is named 'ram' \(known: none is installed\) or pkg.module:Class also work"),
+        ("taggers", "minni", r"no tagger is named 'minni'; did you mean 'mini'\? \(known: mini"),
         ("detectors", "os.path:join", r"detector 'os.path:join' must be a class, but os.path:join is a function"),
         ("detectors", "pathlib:NoSuch", r"does not load: AttributeError"),
         (

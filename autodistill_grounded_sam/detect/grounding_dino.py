@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.detect.common import check_floor_and_batch, check_image, load_model
 from autodistill_grounded_sam.detect.fast import FastGroundingDino
 from autodistill_grounded_sam.detect.spans import Caption, SpanScore, pack_captions, span_scores
@@ -47,6 +48,8 @@ class GroundingDino:
 
     Raises WeightsError where the weights are missing, damaged or of another kind of model, ConfigError for wrong settings.
     """
+
+    about = (About("mini", "box AP50 0.95 on 1,200 painted scenes (`benchmarks/mini_quality.py`)", "mini"),)
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import autodistill_grounded_sam
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.datasets import COCO_FILE
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.json_files import append_rows, join_parts, stream_rows
@@ -22,6 +23,7 @@ from autodistill_grounded_sam.types import ImageRecord, Labels, Split
 class CocoWriter(FolderWriter):
     """Streams: images and annotations go to a file each, one a line, and are joined at the end, so memory stays flat."""
 
+    about = (About("coco", "read back and compared in every export; pycocotools reads it (`tests/export/test_coco.py`)"),)
     name: ClassVar[str] = "coco"
     entries: ClassVar[tuple[str, ...]] = ("train", "valid")
     image_folder: ClassVar[str] = "{split}"

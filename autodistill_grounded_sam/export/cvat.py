@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.json_files import lines_of
 from autodistill_grounded_sam.export.shapes import Crop, ObjectShape, compare_shapes, shapes_of
@@ -25,6 +26,7 @@ _SCORE = {"name": "score", "mutable": "False", "input_type": "number", "default_
 class CvatWriter(FolderWriter):
     """Streams: an image element a line goes to a file of its own, and all are put into the XML at the end."""
 
+    about = (About("cvat", "read back in every export; datumaro reads it (`tests/export/test_annotation_tools.py`)"),)
     name: ClassVar[str] = "cvat"
     entries: ClassVar[tuple[str, ...]] = (CVAT_FILE, "images")
     image_folder: ClassVar[str] = "images/{split}"

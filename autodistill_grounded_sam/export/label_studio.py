@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 import autodistill_grounded_sam
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.json_files import append_rows, join_list, stream_rows
 from autodistill_grounded_sam.export.shapes import Crop, ObjectShape, compare_shapes, shapes_of
@@ -37,6 +38,12 @@ _SIZES, _VALUE_BITS = (3, 4, 8, 16), 8
 class LabelStudioWriter(FolderWriter):
     """A task a line, so that it streams. The prediction's score is the lowest of its labels: Label Studio sorts tasks by it."""
 
+    about = (
+        About(
+            "label-studio",
+            "read back in every export; label-studio-sdk accepts it (`tests/export/test_annotation_tools.py`)",
+        ),
+    )
     name: ClassVar[str] = "label-studio"
     entries: ClassVar[tuple[str, ...]] = (TASKS_FILE, CONFIG_FILE, "images")
     image_folder: ClassVar[str] = "images/{split}"

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.export.shapes import Crop, compare_shapes, shapes_of
 from autodistill_grounded_sam.export.writing import FolderWriter, ReadBack, Written
 from autodistill_grounded_sam.tool_datasets import LABELME_LABELS, labelme_image, labelme_shape
@@ -25,6 +26,7 @@ LABELME_VERSION = "5.2.0"  # the first that knows masks; newer ones read it
 class LabelmeWriter(FolderWriter):
     """One JSON file an image, without the image's bytes in it."""
 
+    about = (About("labelme", "read back in every export; labelme reads it (`tests/export/test_annotation_tools.py`)"),)
     name: ClassVar[str] = "labelme"
     entries: ClassVar[tuple[str, ...]] = (LABELME_LABELS, "train", "valid")
     image_folder: ClassVar[str] = "{split}"

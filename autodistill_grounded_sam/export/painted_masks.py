@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.json_files import append_rows, join_parts, stream_rows
 from autodistill_grounded_sam.export.painted import covered_objects, ious_with, load_indexed, paint_objects, save_indexed
@@ -62,6 +63,7 @@ class PngMasksWriter(PaintedWriter):
     best first); 0 is background. `classes.txt` names the classes, a line each. PNG of 8 bits with a palette, or of 16 bits where
     an image has more than 255 objects."""
 
+    about = (About("masks", "read back and compared in every export, with what overlaps cost (`tests/export/test_painted.py`)"),)
     name: ClassVar[str] = "masks"
     entries: ClassVar[tuple[str, ...]] = ("classes.txt", "train", "valid")
     image_folder: ClassVar[str] = "{split}/images"
@@ -94,6 +96,7 @@ class PanopticWriter(PaintedWriter):
     A pixel's colour is its segment's id: R + 256 G + 65536 B; ids are the places of the labels, from 1. All classes are things.
     """
 
+    about = (About("coco-panoptic", "read back in every export; datumaro reads it (`tests/export/test_painted.py`)"),)
     name: ClassVar[str] = "coco-panoptic"
     entries: ClassVar[tuple[str, ...]] = ("annotations", "images")
     image_folder: ClassVar[str] = "images/{split}"

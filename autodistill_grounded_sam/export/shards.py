@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.coco import xywh_of
 from autodistill_grounded_sam.export.writing import SPLITS, FolderWriter, ReadBack, Written
@@ -88,6 +89,7 @@ class ShardWriter(FolderWriter):
 class HuggingFaceWriter(ShardWriter):
     """`data/{train,validation}-*.parquet` and a dataset card: `datasets.load_dataset(FOLDER)`, here or on the hub."""
 
+    about = (About("hf", "read back in every export; datasets reads it (`tests/export/test_shards.py`)"),)
     name: ClassVar[str] = "hf"
     entries: ClassVar[tuple[str, ...]] = ("README.md", "data")
     image_folder: ClassVar[str] = "data"
@@ -161,6 +163,7 @@ class WebDatasetWriter(ShardWriter):
     Keys are numbers, since WebDataset cuts a name at its first dot.
     """
 
+    about = (About("webdataset", "read back in every export; webdataset reads it (`tests/export/test_shards.py`)"),)
     name: ClassVar[str] = "webdataset"
     entries: ClassVar[tuple[str, ...]] = ("classes.txt", "train", "valid")
     image_folder: ClassVar[str] = "{split}"

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.painted import covered_objects, ious_with, load_indexed, paint_objects, palette, save_indexed
 from autodistill_grounded_sam.export.writing import FolderWriter, ReadBack, Written, boxes_inside, masks_inside
@@ -27,6 +28,12 @@ _LISTS: dict[Split, str] = {"train": "train", "valid": "val"}
 class VocWriter(FolderWriter):
     """An XML file an image; two pictures of its masks where the run has some."""
 
+    about = (
+        About(
+            "voc",
+            "read back in every export; supervision, torchvision and datumaro read it (`tests/export/test_painted.py`)",
+        ),
+    )
     name: ClassVar[str] = "voc"
     entries: ClassVar[tuple[str, ...]] = (
         "Annotations", VOC_PICTURES, "ImageSets", "SegmentationClass", VOC_OBJECTS, VOC_LABELS,

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.writing import ReadBack, Written, boxes_inside
 from autodistill_grounded_sam.export.yolo import Numbers, YoloWriter
@@ -23,6 +24,7 @@ Corners = npt.NDArray[np.float64]  # (4, 2) x y in pixels, clockwise
 class YoloObbWriter(YoloWriter):
     """One rotated box an object; an object without a mask gets its upright box."""
 
+    about = (About("yolo-obb", "read back in every export; ultralytics reads it (`tests/export/test_yolo_obb.py`)"),)
     name: ClassVar[str] = "yolo-obb"
 
     def _rows(self, images: Sequence[Written]) -> tuple[Numbers, list[int]]:

@@ -15,7 +15,7 @@ from autodistill_grounded_sam.config import MaskGuess
 from autodistill_grounded_sam.errors import ConfigError, RecordError
 from autodistill_grounded_sam.loading import Precision, inference
 from autodistill_grounded_sam.masks import encode_mask
-from autodistill_grounded_sam.segment.models import family_of, load
+from autodistill_grounded_sam.segment.models import ABOUT, family_of, load
 from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Sam:
     float32. `loaded` is a model of transformers that is in memory already; `name` is only its name then.
     Raises WeightsError where the weights are missing, damaged or of another model.
     """
+
+    about = ABOUT
 
     def __init__(
         self,
