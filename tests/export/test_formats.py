@@ -125,6 +125,20 @@ def test_human_masks__come_back_from_every_format(
         assert summary.lowest_iou is not None and summary.lowest_iou >= (1.0 if name == "coco" else 0.5)
 
 
+@pytest.mark.shared
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("yolo-seg", "yolo", "coco")])
+def test_human_masks__nothing_is_lost_by_the_other_formats(kit: Any, shared: Path, tmp_path: Path, name: str) -> None:
+    """The table of docs/formats.md (`benchmarks/formats.py`)."""
+    rows, names = human_rows(shared / "data" / "coco_ccby")
+    summary = kit.export(rows, name, tmp_path, names=names)
+    assert (sum(summary.images.values()), summary.labels) == (32, 180)
+    if name == "yolo-obb":
+        assert summary.lowest_iou is None and any(note.startswith("30 box(es) are not the smallest") for note in summary.notes)
+    else:
+        assert summary.lowest_iou is not None
+        assert summary.lowest_iou >= (0.99 if name in ("labelme", "cvat", "label-studio") else 1.0)
+
+
 def can_be_read(image: ImageRecord) -> bool:
     try:
         return read_image(image) is not None

@@ -165,6 +165,7 @@ def test_voc__our_reader_opens_it(kit: Any, scenes: Any, tmp_path: Path) -> None
         assert min(map(mask_iou, row.rle or (), labels.rle), default=1.0) == 1.0
 
 
+@pytest.mark.slow
 def test_voc__supervision_loads_it(kit: Any, scenes: Any, tmp_path: Path) -> None:
     sv = pytest.importorskip("supervision")
     kit.export(scenes, "voc", tmp_path / "out")
@@ -178,6 +179,7 @@ def test_voc__supervision_loads_it(kit: Any, scenes: Any, tmp_path: Path) -> Non
         assert np.array_equal(found.xyxy, labels.xyxy)
 
 
+@pytest.mark.slow
 def test_voc__torchvision_loads_it(kit: Any, two: Any, tmp_path: Path) -> None:
     """torchvision takes the devkit's folder layout and file names, so the images must be JPEG."""
     torchvision = pytest.importorskip("torchvision.datasets")

@@ -77,6 +77,7 @@ def test_rows__and_notes(kit: Any, two: Any, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "valid" / "labels" / "b.txt").read_text() == ""
 
 
+@pytest.mark.slow
 def test_ultralytics__reads_the_very_rectangles(kit: Any, two: Any, tmp_path: Path) -> None:
     utils = pytest.importorskip("ultralytics.data.utils")
     ops = pytest.importorskip("ultralytics.utils.ops")
