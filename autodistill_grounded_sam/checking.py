@@ -19,14 +19,14 @@ from autodistill_grounded_sam.check.evidence import PRIOR
 from autodistill_grounded_sam.check.scenes import Scene
 from autodistill_grounded_sam.check.suspicions import KINDS, Suspicion, suspicions_of
 from autodistill_grounded_sam.cross_fitting import CrossFit, OnFigures, boxes_of, cross_fitted, write_coco
-from autodistill_grounded_sam.datasets import DatasetImage, dataset_class_names, is_yolo, read_dataset
+from autodistill_grounded_sam.datasets import dataset_class_names, is_yolo, read_dataset
 from autodistill_grounded_sam.decisions import Decision
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, ImageReadError
 from autodistill_grounded_sam.evaluate.matching import class_key, match_names
 from autodistill_grounded_sam.images import read_image
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.store.files import disk_errors, write_whole
-from autodistill_grounded_sam.types import Int32
+from autodistill_grounded_sam.types import DatasetImage, Int32
 
 FILE = "suspicions.jsonl"
 SEEN = "predictions.json"  # what the folds saw: corrected labels can be checked against it at once

@@ -13,7 +13,16 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from autodistill_grounded_sam import __version__, cli_benchmark, cli_discover, cli_few_labels, cli_look, cli_output
+from autodistill_grounded_sam import (
+    __version__,
+    cli_about,
+    cli_benchmark,
+    cli_datasets,
+    cli_discover,
+    cli_few_labels,
+    cli_look,
+    cli_output,
+)
 from autodistill_grounded_sam.errors import (
     ConfigError,
     ExportError,
@@ -39,6 +48,8 @@ _AFTER_INTERRUPT = {
     "decide": "run the same command again",
     "export": "nothing was replaced: run the same command again",
     "distill": "run the same command again: students of transformers go on where they were, for others training starts anew",
+    "import": "what was read is kept: run the same command again to go on",
+    "upload": "what went up is remembered: run the same command again to send the rest",
     "adapt": "what was learnt is kept: run the same command again to go on",
     "discover": "run the same command again",
     "check": "folds that are done are kept, and what the others learnt: run the same command again to go on",
@@ -64,13 +75,13 @@ DuplicateIou = Annotated[Optional[float], typer.Option("--duplicate-iou", help="
 Containment = Annotated[
     Optional[float], typer.Option("--duplicate-containment", help="So much of the smaller inside: one (0.85).")  # noqa: UP045
 ]
-FormatFlag = Annotated[Optional[list[str]], typer.Option("--format", help="yolo-seg, yolo, coco; may be given again.")]  # noqa: UP045
+FormatFlag = Annotated[Optional[list[str]], typer.Option("--format", help="As `plugins` lists them; may be given again.")]  # noqa: UP045
 ImagesFlag = Annotated[Optional[str], typer.Option("--images", help="Where the images are now, if they moved.")]  # noqa: UP045
 
 
 @app.command()
 def label(
-    images: Annotated[str, typer.Argument(help="The folder of images, searched with its sub-folders, or a URL (s3://...).")],
+    images: Annotated[str, typer.Argument(help="A folder with its sub-folders, a URL (s3://...), or roboflow:PROJECT.")],
     ontology: cli_discover.OntologyFlag = None,
     auto: cli_discover.AutoFlag = False,
     tagger: cli_discover.TaggerFlag = None,
@@ -117,6 +128,7 @@ def label(
         | {"duplicate_iou": duplicate_iou, "duplicate_containment": duplicate_containment},
         export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
     )
+    images, out = cli_datasets.bring(images, out, offline=offline, quiet=json)
     with cli_output.progress(quiet=json) as bar:
         found = cli_discover.found(auto, ontology, images, out, {"tagger": tagger, "words": words}, config, extension, bar)
         summary = pipeline.label(images, _ontology(found, json), out, config, extension=extension, progress=bar)
@@ -165,7 +177,7 @@ def decide(
 def export(
     run: Annotated[Path, typer.Argument(help="A dataset folder that `label` made, or its run/ folder.")],
     out: OutFlag,
-    format: Annotated[str, typer.Option("--format", help="yolo-seg, yolo, coco, or a plugin's.")] = "yolo-seg",  # noqa: A002
+    format: Annotated[str, typer.Option("--format", help="voc, cvat, hf, ...: see `plugins`.")] = "yolo-seg",  # noqa: A002
     valid: ValidFlag = None,
     seed: SeedFlag = None,
     images: ImagesFlag = None,
@@ -195,6 +207,8 @@ app.command()(cli_few_labels.tune)
 app.command()(cli_few_labels.quality)
 app.command()(cli_few_labels.check)
 app.add_typer(cli_benchmark.benchmark)
+app.command("import")(cli_datasets.import_dataset)
+app.command()(cli_datasets.upload)
 app.command()(cli_discover.discover)
 app.command()(cli_look.report)
 
@@ -284,41 +298,10 @@ def predict(
     cli_output.show_prediction(found, picture, json)
 
 
-@app.command()
-def ontologies(json: JsonFlag = False) -> None:
-    """List the ready-made ontologies."""
-    from autodistill_grounded_sam.ontology_io import shipped_summary
-
-    cli_output.show_ontologies(shipped_summary(), json)
-
-
-@app.command()
-def plugins(json: JsonFlag = False) -> None:
-    """List every detector, segmenter, tagger, format and target, what was proven of each, and what is wrong with any."""
-    from autodistill_grounded_sam.about import table
-
-    cli_output.show_plugins([row.facts() for row in table()], json)
-
-
-@app.command()
-def prefetch(
-    names: Annotated[Optional[list[str]], typer.Argument(help="Hub ids; the defaults if left out.")] = None,  # noqa: UP045
-    json: JsonFlag = False,
-) -> None:
-    """Bring weights to this machine and check them, for runs without a network."""
-    from autodistill_grounded_sam import weights
-    from autodistill_grounded_sam.config import SeeConfig
-
-    wanted = names or [SeeConfig().detector, SeeConfig().segmenter]
-    cli_output.show_weights(weights.prefetch(wanted), json)
-
-
-@app.command()
-def doctor(json: JsonFlag = False) -> None:
-    """Say what will run where: versions, devices, weights that are here."""
-    from autodistill_grounded_sam import measuring
-
-    cli_output.show_doctor(measuring.examine(), json)
+app.command()(cli_about.ontologies)
+app.command()(cli_about.plugins)
+app.command()(cli_about.prefetch)
+app.command()(cli_about.doctor)
 
 
 def main() -> None:

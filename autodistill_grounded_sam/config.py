@@ -13,6 +13,8 @@ Config = TypeVar("Config", bound="_Config")
 # either), or SAM-HQ's own mask alone.
 MaskGuess = Literal["single", "best-of-three", "hq-only"]
 
+NEVER = 2.0  # a limit that no overlap reaches, for labels that are not to be merged: those of people
+
 
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -57,8 +59,8 @@ class DecideConfig(_Config):
     box_threshold: float = Field(0.35, ge=0, le=1)
     text_threshold: float = Field(0.25, ge=0, le=1)
     min_margin: float = Field(0.0, ge=0, le=1)
-    duplicate_iou: float = Field(0.7, ge=0, le=1)  # of masks (boxes where a run has no masks)
-    duplicate_containment: float = Field(0.85, ge=0, le=1)  # intersection over the smaller
+    duplicate_iou: float = Field(0.7, ge=0, le=NEVER)  # of masks (boxes where a run has no masks)
+    duplicate_containment: float = Field(0.85, ge=0, le=NEVER)  # intersection over the smaller
     herd_members: int = Field(3, ge=2)  # a box around so many kept ones of its class is a herd
     island_fraction: float = Field(0.02, ge=0, le=1)  # mask parts smaller than this share of the largest go
     hole_fraction: float = Field(0.005, ge=0, le=1)  # holes smaller than this share of the mask are filled

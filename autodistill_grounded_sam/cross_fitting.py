@@ -19,14 +19,14 @@ import numpy as np
 from autodistill_grounded_sam import pipeline, plugins
 from autodistill_grounded_sam.adapting import adapt_weights
 from autodistill_grounded_sam.config import LabelConfig, RunConfig, SeeConfig
-from autodistill_grounded_sam.datasets import DatasetImage, read_coco
+from autodistill_grounded_sam.datasets import read_coco
 from autodistill_grounded_sam.decisions import require_apart
 from autodistill_grounded_sam.distill.students import predict_folder
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.store.files import write_json, write_whole
 from autodistill_grounded_sam.store.store import Store
-from autodistill_grounded_sam.types import Candidates, ImageRecord
+from autodistill_grounded_sam.types import Candidates, DatasetImage, ImageRecord
 
 logger = logging.getLogger(__name__)
 

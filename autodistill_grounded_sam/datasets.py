@@ -1,4 +1,5 @@
-"""Readers of labelled datasets on disk: YOLO (segments or boxes) and COCO json, one image at a time.
+"""Readers of labelled datasets on disk: YOLO (segments or boxes) and COCO json, one image at a time; what annotation tools write
+is read by `tool_datasets`.
 
 Used on our own exports (read back, `evaluate`, the door's lazy dataset) and on what people bring.
 """
@@ -6,9 +7,7 @@ Used on our own exports (read back, `evaluate`, the door's lazy dataset) and on 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,41 +17,18 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill_grounded_sam.errors import DatasetError
-from autodistill_grounded_sam.image_modes import read_header
 from autodistill_grounded_sam.masks import boxes_xyxy, encode_mask, from_coco
-from autodistill_grounded_sam.types import Float32, Int32, Mask, Rle, Split
+from autodistill_grounded_sam.tool_datasets import read_tool_dataset, tool_class_names, tool_format, upright_size
+from autodistill_grounded_sam.types import DatasetImage, Int32, Mask, OnBad, Split
 
 COCO_FILE = "_annotations.coco.json"  # beside the images of a split: where rfdetr and Roboflow look for it
 IMAGE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 )
 
-OnBad = Callable[[str, str, str], None]  # is told (image, reason in a few words, what is wrong) of what a reader leaves out
-
 SIX_DIGITS = b" 0.000000"  # how our label files write a number (here a zero): after a blank, with six digits, all of one length
 _LARGEST_DIGITS = np.array([0, 9, 0, 9, 9, 9, 9, 9, 9], np.uint8)
 _DIGIT_VALUES = np.array([0, 1e6, 0, 1e5, 1e4, 1e3, 100, 10, 1])
-
-
-@dataclass(frozen=True)
-class DatasetImage:
-    """One image of a dataset and its n labels.
-
-    `path` is None where the file is not beside its labels; `name` is the file name as the dataset writes it. `class_id` (n,)
-    indexes the dataset's class names; `xyxy` (n, 4) float32 pixels of the upright image; `rle` n codes, or None if any label is
-    only a box; `score` (n,) float32, or None in a dataset of people; `crowd` (n,) marks COCO's crowd regions, or None.
-    """
-
-    path: Path | None
-    name: str
-    split: Split
-    width: int
-    height: int
-    class_id: Int32
-    xyxy: Float32
-    rle: tuple[Rle, ...] | None = None
-    score: Float32 | None = None
-    crowd: npt.NDArray[np.bool_] | None = None
 
 
 def fill_polygon(ring_px: npt.NDArray[Any], width: int, height: int) -> Mask:
@@ -69,13 +45,20 @@ def fill_polygon(ring_px: npt.NDArray[Any], width: int, height: int) -> Mask:
 
 
 def dataset_class_names(dataset: Path) -> list[str]:
-    """The class names of a YOLO dataset (its folder, or its `data.yaml`) or a COCO json (or a folder of such), by class id."""
-    return yolo_class_names(dataset) if is_yolo(dataset) else coco_class_names(dataset)
+    """The class names by class id, of a YOLO dataset (its folder, or its `data.yaml`), a COCO json (or a folder of such), or a
+    folder of PASCAL VOC, LabelMe or CVAT (see `tool_datasets`)."""
+    if is_yolo(dataset):
+        return yolo_class_names(dataset)
+    tool = None if _is_coco(dataset) else tool_format(dataset)
+    return coco_class_names(dataset) if tool is None else tool_class_names(dataset, tool)
 
 
 def read_dataset(dataset: Path, on_bad: OnBad | None = None) -> Iterator[DatasetImage]:
     """Every image of a dataset, told apart as in `dataset_class_names`."""
-    return read_yolo(dataset, on_bad=on_bad) if is_yolo(dataset) else read_coco(dataset, on_bad)
+    if is_yolo(dataset):
+        return read_yolo(dataset, on_bad=on_bad)
+    tool = None if _is_coco(dataset) else tool_format(dataset)
+    return read_coco(dataset, on_bad) if tool is None else read_tool_dataset(dataset, tool, on_bad)
 
 
 def is_yolo(dataset: Path) -> bool:
@@ -133,7 +116,7 @@ def yolo_image_paths(dataset: Path, splits: Sequence[Split] = ("train", "valid")
 
 def read_yolo_image(image_path: Path, split: Split, classes: int) -> DatasetImage:
     """One image of a YOLO dataset of so many classes, with the labels beside it; only the image's header is read."""
-    width, height = _upright_size(image_path)
+    width, height = upright_size(image_path)
     label_file = yolo_label_file(image_path)
     class_id, rows = read_yolo_rows(label_file) if label_file.is_file() else (np.zeros(0, np.int32), [])
     if len(class_id) and not 0 <= class_id.min() <= class_id.max() < classes:
@@ -248,15 +231,6 @@ def _yolo_images(place: Path, yaml_file: Path) -> list[Path]:
     raise DatasetError(f"{yaml_file} names {place}, which is not there; keep data.yaml beside its train and valid folders")
 
 
-def _upright_size(image_path: Path) -> tuple[int, int]:
-    # Not Image.open: ultralytics, once imported, replaces it by one that installs packages where a file is no image.
-    try:
-        with image_path.open("rb") as file:
-            return read_header(file, image_path.name, max_megapixels=math.inf).size
-    except OSError as error:
-        raise DatasetError(f"{image_path} of the dataset cannot be opened: {error}") from error
-
-
 # --- COCO
 
 
@@ -335,13 +309,20 @@ def _without_bad(
     return read(good)
 
 
+def _is_coco(dataset: Path) -> bool:
+    return dataset.suffix.lower() == ".json" or any((dataset / split / COCO_FILE).is_file() for split in ("train", "valid"))
+
+
 def _coco_files(file: Path) -> list[tuple[Path, Split]]:
     if not file.is_dir():
         return [(file, "valid" if file.parent.name == "valid" else "train")]
     splits: tuple[Split, ...] = ("train", "valid")
     found = [(file / split / COCO_FILE, split) for split in splits if (file / split / COCO_FILE).is_file()]
     if not found:
-        raise DatasetError(f"no COCO dataset in {file}: expected train/{COCO_FILE} or valid/{COCO_FILE}, or the path of a json")
+        raise DatasetError(
+            f"no dataset in {file}: expected a data.yaml (YOLO), train/{COCO_FILE} or valid/{COCO_FILE} (COCO) or the path of a "
+            "json, XML files of PASCAL VOC or CVAT, or JSON files of LabelMe"
+        )
     return found
 
 

@@ -213,11 +213,27 @@ class Decision:
         split = plan_splits(records, config.valid, seed=config.seed, group=config.group_by == "auto", hashes=hashes)
         ids = [image.id for image in records]
         del records, hashes
-        return split.split, dataset_stems(ids), split.notes
+        kept = read_splits(self.store.run)
+        if not kept:
+            return split.split, dataset_stems(ids), split.notes
+        note = f"images keep the side that the imported dataset has them on; remove {self.store.run / SPLITS_FILE} to split anew"
+        return {**split.split, **kept}, dataset_stems(ids), [note]
 
     def _settings(self) -> dict[str, Any]:
         settings = {"decide": self.config.model_dump(mode="json"), "ontology": self.ontology.document()}
         return settings if self.calibration is None else {**settings, "calibration": self.calibration.document()}
+
+
+SPLITS_FILE = "splits.json"
+
+
+def write_splits(run: Path, split: Mapping[str, Split]) -> None:
+    """Store with the run the sides on which its images stay, by id: those of a dataset that was imported."""
+    write_json(run / SPLITS_FILE, dict(split))
+
+
+def read_splits(run: Path) -> dict[str, Split]:
+    return {} if not (run / SPLITS_FILE).is_file() else read_json(run / SPLITS_FILE)
 
 
 class Tally:

@@ -18,13 +18,13 @@ from autodistill.detection.detection_base_model import NmsSetting
 
 from autodistill_grounded_sam import cli_output, pipeline
 from autodistill_grounded_sam.config import Config, DecideConfig, LabelConfig, checked
-from autodistill_grounded_sam.datasets import DatasetImage, read_yolo_image, yolo_class_names, yolo_image_paths
+from autodistill_grounded_sam.datasets import read_yolo_image, yolo_class_names, yolo_image_paths
 from autodistill_grounded_sam.engine.worker import SeeWorker
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.images import from_bgr, read_image, read_pil
 from autodistill_grounded_sam.masks import decode_mask
 from autodistill_grounded_sam.ontology import Ontology
-from autodistill_grounded_sam.types import RgbImage
+from autodistill_grounded_sam.types import DatasetImage, RgbImage
 
 logger = logging.getLogger(__name__)
 

@@ -147,7 +147,7 @@ def scan(
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 4)) as pool:
         for start in range(0, total, _IMAGES_IN_FLIGHT):
             chunk = findings.images[start : start + _IMAGES_IN_FLIGHT]
-            for done, result in enumerate(pool.map(lambda image: _look_at(image, max_megapixels), chunk), start + 1):
+            for done, result in enumerate(pool.map(lambda image: look_at(image, max_megapixels), chunk), start + 1):
                 if isinstance(result, FailedImage):
                     failed.append(result)
                 else:
@@ -311,7 +311,8 @@ def _nothing_found(folder: Path, wanted: Sequence[str], left_out: Counter[str], 
     return message
 
 
-def _look_at(image: FoundImage, max_megapixels: float) -> ImageRecord | FailedImage:
+def look_at(image: FoundImage, max_megapixels: float) -> ImageRecord | FailedImage:
+    """Hash one file and read its header: a record of it, or why it is set aside. Decodes no pixel."""
     try:
         with _opened(image.path) as file:
             digest = hashlib.sha256()

@@ -17,7 +17,6 @@ from autodistill_grounded_sam import pipeline, weights
 from autodistill_grounded_sam.config import LabelConfig
 from autodistill_grounded_sam.datasets import (
     COCO_FILE,
-    DatasetImage,
     coco_class_names,
     read_coco,
     read_dataset,
@@ -33,7 +32,7 @@ from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.places import place
 from autodistill_grounded_sam.store.store import Store
-from autodistill_grounded_sam.types import Evaluation, ImageRecord, Labels
+from autodistill_grounded_sam.types import DatasetImage, Evaluation, ImageRecord, Labels
 
 STUDENT_AP_CONFIDENCE = 0.001  # AP ranks every detection: the value at which ultralytics and YOLO papers validate
 

@@ -37,7 +37,16 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "formats": {
         "yolo-seg": "autodistill_grounded_sam.export.yolo:YoloSegWriter",
         "yolo": "autodistill_grounded_sam.export.yolo:YoloBoxWriter",
+        "yolo-obb": "autodistill_grounded_sam.export.yolo_obb:YoloObbWriter",
         "coco": "autodistill_grounded_sam.export.coco:CocoWriter",
+        "coco-panoptic": "autodistill_grounded_sam.export.painted_masks:PanopticWriter",
+        "masks": "autodistill_grounded_sam.export.painted_masks:PngMasksWriter",
+        "voc": "autodistill_grounded_sam.export.voc:VocWriter",
+        "labelme": "autodistill_grounded_sam.export.labelme:LabelmeWriter",
+        "cvat": "autodistill_grounded_sam.export.cvat:CvatWriter",
+        "label-studio": "autodistill_grounded_sam.export.label_studio:LabelStudioWriter",
+        "hf": "autodistill_grounded_sam.export.shards:HuggingFaceWriter",
+        "webdataset": "autodistill_grounded_sam.export.shards:WebDatasetWriter",
     },
     "targets": {
         "yolov8n-seg.pt": "autodistill_grounded_sam.distill.ultralytics_target:UltralyticsTarget",

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.decisions import Decision, Tally, write_calibration
 from autodistill_grounded_sam.errors import ConfigError, DatasetError
 from autodistill_grounded_sam.evaluate.judging import judge
@@ -23,7 +22,7 @@ from autodistill_grounded_sam.quality.facts import FACTS, facts_of
 from autodistill_grounded_sam.quality.intervals import Share, precision_of, share_of
 from autodistill_grounded_sam.store.files import write_whole
 from autodistill_grounded_sam.store.lock import RunLock
-from autodistill_grounded_sam.types import Float32, ImageRecord, Int32, Labels
+from autodistill_grounded_sam.types import DatasetImage, Float32, ImageRecord, Int32, Labels
 
 Counts = npt.NDArray[np.int64]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from autodistill_grounded_sam import pipeline
 from autodistill_grounded_sam.config import DecideConfig, LabelConfig, SeeConfig, checked
-from autodistill_grounded_sam.datasets import DatasetImage, read_dataset
+from autodistill_grounded_sam.datasets import read_dataset
 from autodistill_grounded_sam.decisions import Decision
 from autodistill_grounded_sam.errors import ConfigError, DatasetError
 from autodistill_grounded_sam.evaluate.matching import Objects, class_key, join, match_names
@@ -40,7 +40,7 @@ from autodistill_grounded_sam.tune.searching import (
 from autodistill_grounded_sam.tune.trials import Example
 from autodistill_grounded_sam.tune.words import candidate_words, with_words, word_sets
 from autodistill_grounded_sam.tune.writing import evidence_of, gain_text, yaml_with_evidence
-from autodistill_grounded_sam.types import ImageRecord
+from autodistill_grounded_sam.types import DatasetImage, ImageRecord
 
 FEWEST_UNSEEN = 10  # images: from fewer of them nothing is proven, so images that the detector has learnt from judge too
 LOOKS = "tune"  # the folder of the stores that new words needed

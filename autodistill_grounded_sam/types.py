@@ -6,8 +6,8 @@ COCO run-length code of the upright image. Colours are RGB.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -22,6 +22,7 @@ Mask = npt.NDArray[np.bool_]  # (height, width)
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Split = Literal["train", "valid"]
+OnBad = Callable[[str, str, str], None]  # is told (image, reason in a few words, what is wrong) of what a reader leaves out
 
 
 class Rle(TypedDict):
@@ -201,6 +202,19 @@ class Labels:
     def __len__(self) -> int:
         return len(self.class_id)
 
+    def select(self, which: npt.NDArray[np.bool_]) -> Labels:
+        """The labels at `which` (m,), as a new record; at least one must stay, or the image would count as empty."""
+        return replace(
+            self,
+            class_id=self.class_id[which],
+            score=self.score[which],
+            margin=self.margin[which],
+            xyxy=self.xyxy[which],
+            candidate=self.candidate[which],
+            rle=None if self.rle is None else tuple(self.rle[place] for place in np.flatnonzero(which)),
+            trust=None if self.trust is None else self.trust[which],
+        )
+
     @staticmethod
     def nothing(state: State = State.EMPTY) -> Labels:
         """No label: confirmed empty, failed, or waiting for review."""
@@ -213,6 +227,27 @@ class Labels:
             np.zeros(0, np.int32),
             (),
         )
+
+
+@dataclass(frozen=True)
+class DatasetImage:
+    """One image of a dataset and its n labels.
+
+    `path` is None where the file is not beside its labels; `name` is the file name as the dataset writes it. `class_id` (n,)
+    indexes the dataset's class names; `xyxy` (n, 4) float32 pixels of the upright image; `rle` n codes, or None if any label is
+    only a box; `score` (n,) float32, or None in a dataset of people; `crowd` (n,) marks COCO's crowd regions, or None.
+    """
+
+    path: Path | None
+    name: str
+    split: Split
+    width: int
+    height: int
+    class_id: Int32
+    xyxy: Float32
+    rle: tuple[Rle, ...] | None = None
+    score: Float32 | None = None
+    crowd: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)

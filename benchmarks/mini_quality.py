@@ -19,7 +19,6 @@ import numpy as np
 
 from autodistill_grounded_sam import measuring, pipeline
 from autodistill_grounded_sam.config import DecideConfig, ExportConfig, LabelConfig, RunConfig, SeeConfig
-from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.decide.chain import decide
 from autodistill_grounded_sam.detect.grounding_dino import GroundingDino
 from autodistill_grounded_sam.engine.worker import trim
@@ -28,7 +27,7 @@ from autodistill_grounded_sam.masks import encode_mask, mask_iou
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.painting import ALL_PAIRS, FRESH_SETTINGS, UNSEEN_PAIRS, Scene, paint_dataset, paint_scene
 from autodistill_grounded_sam.segment.sam import Sam
-from autodistill_grounded_sam.types import Candidates, Float32
+from autodistill_grounded_sam.types import Candidates, DatasetImage, Float32
 
 SEED = 3_000_000  # training painted from 20,261,124 on and looked at 900,000 on
 FLOOR = 0.10

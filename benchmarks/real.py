@@ -27,7 +27,6 @@ import numpy as np
 from autodistill_grounded_sam import pipeline
 from autodistill_grounded_sam.adapting import adapt_weights
 from autodistill_grounded_sam.config import DecideConfig, LabelConfig, RunConfig, SeeConfig
-from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.distill.students import predict_folder
 from autodistill_grounded_sam.distill.ultralytics_target import UltralyticsTarget
 from autodistill_grounded_sam.evaluate.average_precision import average_precision, average_precision_draws
@@ -37,7 +36,7 @@ from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.store.files import write_json
 from autodistill_grounded_sam.trusting import assess
 from autodistill_grounded_sam.tuning import tune
-from autodistill_grounded_sam.types import State
+from autodistill_grounded_sam.types import DatasetImage, State
 from benchmarks.real_sets import SETS, SHOTS, RealSet, read_set
 from benchmarks.real_students import human_rows, write_yolo
 from benchmarks.real_table import page

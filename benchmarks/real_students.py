@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from autodistill_grounded_sam.datasets import DatasetImage, coco_class_names, read_coco
+from autodistill_grounded_sam.datasets import coco_class_names, read_coco
 from autodistill_grounded_sam.evaluate.matching import class_key
 from autodistill_grounded_sam.images import read_image
+from autodistill_grounded_sam.types import DatasetImage
 
 VALIDATED = 4  # ultralytics wants a validation split; nothing is chosen by it, since the last weights are taken
 

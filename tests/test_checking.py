@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from autodistill_grounded_sam import cli
 from autodistill_grounded_sam.checking import check_dataset, default_out
 from autodistill_grounded_sam.cross_fitting import CrossFit, fold_of
-from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.errors import ConfigError, DatasetError
+from autodistill_grounded_sam.types import DatasetImage
 
 WIDTH, HEIGHT = 320, 240
 NAMES = ("Milk_Bottle", "can")

@@ -346,7 +346,7 @@ def test_coco__wrong(tmp_path: Path, content: Any, message: str) -> None:
 
 
 def test_coco__missing(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"no COCO dataset in .*: expected train/_annotations\.coco\.json or valid/"):
+    with pytest.raises(DatasetError, match=r"no dataset in .*: expected a data\.yaml \(YOLO\), train/_annotations"):
         list(read_coco(tmp_path))
     with pytest.raises(DatasetError, match=r"the COCO file .*x\.json cannot be read"):
         list(read_coco(tmp_path / "x.json"))

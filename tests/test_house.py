@@ -15,7 +15,7 @@ NAME = PACKAGE.name
 GROUND = {
     "about", "config", "datasets", "drawing", "errors", "example_images", "image_modes", "images", "loading", "mask_runs",
     "masks", "ontology", "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews", "similar",
-    "types", "weights", "word_forms",
+    "tool_datasets", "types", "weights", "word_forms",
 }  # fmt: skip
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tune", "decide"), ("tune", "evaluate"),
@@ -30,13 +30,17 @@ JOINERS = {
     "discovering",
     "pipeline",
     "decisions",
+    "importing",
+    "uploading",
     "run_setup",
     "measuring",
     "reporting",
     "trusting",
     "tuning",
     "cli",
+    "cli_about",
     "cli_benchmark",
+    "cli_datasets",
     "cli_discover",
     "cli_few_labels",
     "cli_look",

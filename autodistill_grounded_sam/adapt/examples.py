@@ -13,18 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from autodistill_grounded_sam.datasets import (
-    DatasetImage,
-    coco_class_names,
-    read_coco,
-    read_yolo,
-    yolo_class_names,
-)
+from autodistill_grounded_sam.datasets import dataset_class_names, read_dataset
 from autodistill_grounded_sam.errors import DatasetError, ImageReadError, OntologyError
 from autodistill_grounded_sam.evaluate.matching import class_key
 from autodistill_grounded_sam.images import find_images, read_image
 from autodistill_grounded_sam.ontology import Ontology, sanitize
-from autodistill_grounded_sam.types import Float32, Int32, Rle
+from autodistill_grounded_sam.types import DatasetImage, Float32, Int32, Rle
 
 FEW_IMAGES = 3  # of a class: with fewer the detector has seen no variety of it
 
@@ -78,13 +72,12 @@ class Labelled:
 
 
 def read_labelled(images: Path, annotations: Path, ontology: Ontology) -> Labelled:
-    """Read a COCO json or a YOLO data.yaml (or the folder of either) with its images, found below `images` or beside it.
+    """Read a labelled dataset (of any kind that `datasets` knows) with its images, found below `images` or beside it.
 
     A class of the annotations belongs to the class of the ontology of the same name, else to the one with a prompt of that text.
     Raises DatasetError where nothing can be learnt, or where the file is not in the form it claims.
     """
-    yolo = annotations.suffix in (".yaml", ".yml") or (annotations / "data.yaml").is_file()
-    names = (yolo_class_names if yolo else coco_class_names)(annotations)
+    names = dataset_class_names(annotations)
     classes = _class_ids(names, ontology)
     files = _Files(images)
     faults: list[Fault] = []
@@ -93,7 +86,7 @@ def read_labelled(images: Path, annotations: Path, ontology: Ontology) -> Labell
         faults.append(Fault(image, reason, detail))
 
     examples = []
-    for row in (read_yolo if yolo else read_coco)(annotations, on_bad=leave_out):
+    for row in read_dataset(annotations, on_bad=leave_out):
         example = _example(row, files, names, classes, faults)
         if example is not None:
             examples.append(example)

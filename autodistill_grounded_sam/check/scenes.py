@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.evaluate.operating_point import CROWD_SHARE, MATCH_IOU, box_overlaps
-from autodistill_grounded_sam.types import Float32, Int32
+from autodistill_grounded_sam.types import DatasetImage, Float32, Int32
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.integer[Any]]

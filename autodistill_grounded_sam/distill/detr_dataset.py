@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from autodistill_grounded_sam.datasets import DatasetImage, dataset_class_names, read_dataset
+from autodistill_grounded_sam.datasets import dataset_class_names, read_dataset
 from autodistill_grounded_sam.errors import DatasetError
 from autodistill_grounded_sam.images import read_image
-from autodistill_grounded_sam.types import RgbImage
+from autodistill_grounded_sam.types import DatasetImage, RgbImage
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.distill.detr_dataset import TrainingSet, read_pixels
 from autodistill_grounded_sam.distill.detr_models import Detr
 from autodistill_grounded_sam.distill.detr_recipe import Recipe
@@ -31,6 +30,7 @@ from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.evaluate.average_precision import Kind, average_precision
 from autodistill_grounded_sam.evaluate.matching import Objects, Pair
 from autodistill_grounded_sam.protocols import OnEpoch
+from autodistill_grounded_sam.types import DatasetImage
 
 logger = logging.getLogger(__name__)
 

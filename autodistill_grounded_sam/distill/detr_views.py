@@ -7,11 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.distill.detr_dataset import not_crowd, read_pixels
 from autodistill_grounded_sam.distill.detr_models import Inputs
 from autodistill_grounded_sam.masks import decode_mask
-from autodistill_grounded_sam.types import Float32, Int32, RgbImage
+from autodistill_grounded_sam.types import DatasetImage, Float32, Int32, RgbImage
 
 WHOLE_SHARE = 0.5  # of the views show all of the image, as prediction will
 SMALLEST_WINDOW = 0.5  # of the sides of an image: what is cut out is enlarged up to twice

@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from autodistill_grounded_sam.datasets import DatasetImage, dataset_class_names, read_dataset
+from autodistill_grounded_sam.datasets import dataset_class_names, read_dataset
 from autodistill_grounded_sam.errors import DatasetError
 from autodistill_grounded_sam.images import dataset_stems
-from autodistill_grounded_sam.types import Float32, Int32, Rle
+from autodistill_grounded_sam.types import DatasetImage, Float32, Int32, Rle
 
 _SHOWN_NAMES = 3  # of images in a note or message
 _WHOLE_PATH, _FILE_NAME, _EXPORT_STEM, _FILE_STEM = range(4)  # what an image is known by, the surest first

@@ -8,12 +8,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.errors import DatasetError
 from autodistill_grounded_sam.evaluate.average_precision import MAX_LABELS, average_precision
 from autodistill_grounded_sam.evaluate.matching import Pair, join
 from autodistill_grounded_sam.evaluate.operating_point import operating_point
-from autodistill_grounded_sam.types import Evaluation
+from autodistill_grounded_sam.types import DatasetImage, Evaluation
 
 
 def evaluate_labels(

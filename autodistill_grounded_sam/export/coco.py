@@ -7,15 +7,14 @@ are ours.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import autodistill_grounded_sam
 from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.datasets import COCO_FILE
 from autodistill_grounded_sam.errors import ExportError
+from autodistill_grounded_sam.export.json_files import append_rows, join_parts, stream_rows
 from autodistill_grounded_sam.export.writing import SPLITS, FolderWriter, ReadBack, Written
 from autodistill_grounded_sam.masks import areas, mask_iou
 from autodistill_grounded_sam.types import ImageRecord, Labels, Split
@@ -32,16 +31,15 @@ class CocoWriter(FolderWriter):
     def _write_labels(self, image: ImageRecord, labels: Labels, written: Written) -> None:
         split = written.split
         image_id = self._counts[split] + 1
-        self._append(
-            split,
-            "images",
+        append_rows(
+            self._part_file(split, "images"),
             [{"id": image_id, "file_name": written.file_name, "width": image.width, "height": image.height, "source": image.id}],
         )
         sizes = areas(labels.rle).tolist() if labels.rle is not None else [None] * len(labels)
         rows = []
         for place, xyxy in enumerate(written.xyxy):
             self._counts[f"{split}_annotations"] += 1
-            xywh = _xywh(xyxy)
+            xywh = xywh_of(xyxy)
             rows.append(
                 {
                     "id": self._counts[f"{split}_annotations"],
@@ -56,7 +54,7 @@ class CocoWriter(FolderWriter):
                     **({} if labels.trust is None else {"trust": round(float(labels.trust[place]), 6)}),
                 }
             )
-        self._append(split, "annotations", rows)
+        append_rows(self._part_file(split, "annotations"), rows)
 
     def _complete(self) -> None:
         head = {
@@ -70,24 +68,18 @@ class CocoWriter(FolderWriter):
             ],
         }
         for split in SPLITS:
-            with (self.partial / split / COCO_FILE).open("w", encoding="utf-8") as file:
-                file.write(json.dumps(head, ensure_ascii=False)[:-1])
-                for part in ("images", "annotations"):
-                    file.write(f',\n"{part}": [')
-                    for place, line in enumerate(_lines(self._part_file(split, part))):
-                        file.write(("," if place else "") + "\n" + line)
-                    file.write("\n]")
-                file.write("\n}\n")
+            parts = {part: self._part_file(split, part) for part in ("images", "annotations")}
+            join_parts(self.partial / split / COCO_FILE, head, parts)
 
     def _read_back(self) -> ReadBack:
         found = ReadBack()
-        annotations = {split: _annotations(self.partial / split / COCO_FILE) for split in SPLITS}
+        annotations = {split: stream_rows(self.partial / split / COCO_FILE, "annotations") for split in SPLITS}
         for written, _ in self._written():
             for place, class_id in enumerate(written.class_id):
                 row = next(annotations[written.split], None)
                 if row is None or row["category_id"] != class_id + 1:
                     raise ExportError(f"coco dataset {self.out}: label {place} of {written.file_name} was not read back")
-                if max(abs(a - b) for a, b in zip(row["bbox"], _xywh(written.xyxy[place]), strict=True)) > 1e-3:
+                if max(abs(a - b) for a, b in zip(row["bbox"], xywh_of(written.xyxy[place]), strict=True)) > 1e-3:
                     raise ExportError(f"coco dataset {self.out}: a box of {written.file_name} came back in another place")
                 found.per_class[class_id] += 1
                 if written.rle is not None:  # an equal code is an equal mask, and needs no decoding
@@ -103,27 +95,8 @@ class CocoWriter(FolderWriter):
     def _part_file(self, split: Split, part: str) -> Path:
         return self.partial / f"{split}-{part}.jsonl"
 
-    def _append(self, split: Split, part: str, rows: list[dict[str, Any]]) -> None:
-        with self._part_file(split, part).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
-
-def _xywh(xyxy: list[float]) -> list[float]:
+def xywh_of(xyxy: list[float]) -> list[float]:
+    """A box as COCO has it: left, top, width, height."""
     x1, y1, x2, y2 = xyxy
     return [x1, y1, x2 - x1, y2 - y1]
-
-
-def _lines(file: Path) -> Iterator[str]:
-    if file.exists():
-        with file.open(encoding="utf-8") as lines:
-            for line in lines:
-                yield line.rstrip("\n")
-
-
-def _annotations(file: Path) -> Iterator[dict[str, Any]]:
-    """The annotations of a file as `_complete` lays it out, one at a time: json.load would hold all of them."""
-    inside = False
-    for line in _lines(file):
-        if inside and line != "]":
-            yield json.loads(line.rstrip(","))
-        inside = line == '"annotations": [' or (inside and line != "]")

@@ -8,13 +8,24 @@ from typing import Any
 
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.export.coco import CocoWriter
+from autodistill_grounded_sam.export.cvat import CvatWriter
+from autodistill_grounded_sam.export.label_studio import LabelStudioWriter
+from autodistill_grounded_sam.export.labelme import LabelmeWriter
+from autodistill_grounded_sam.export.painted_masks import PanopticWriter, PngMasksWriter
 from autodistill_grounded_sam.export.replacing import disk_errors, require_folder, require_ours, take_away
+from autodistill_grounded_sam.export.shards import HuggingFaceWriter, WebDatasetWriter
+from autodistill_grounded_sam.export.voc import VocWriter
 from autodistill_grounded_sam.export.writing import FolderWriter
 from autodistill_grounded_sam.export.yolo import YoloBoxWriter, YoloSegWriter, YoloWriter
+from autodistill_grounded_sam.export.yolo_obb import YoloObbWriter
 from autodistill_grounded_sam.protocols import DatasetWriter
 from autodistill_grounded_sam.types import DatasetSummary, ImageRecord, Labels, Split
 
-FORMATS: Mapping[str, type[FolderWriter]] = {writer.name: writer for writer in (YoloSegWriter, YoloBoxWriter, CocoWriter)}
+_WRITERS = (
+    YoloSegWriter, YoloBoxWriter, YoloObbWriter, CocoWriter, PanopticWriter, PngMasksWriter, VocWriter, LabelmeWriter, CvatWriter,
+    LabelStudioWriter, HuggingFaceWriter, WebDatasetWriter,
+)  # fmt: skip
+FORMATS: Mapping[str, type[FolderWriter]] = {writer.name: writer for writer in _WRITERS}
 
 
 def check_place(writer_type: str | Callable[..., DatasetWriter], out: Path, *, has_masks: bool) -> None:

@@ -57,10 +57,19 @@ def rings_of(rles: Sequence[Rle]) -> list[tuple[Ring, int]]:
 
     A part is left out only where the bridge to it would paint more pixels of background than the part has.
     """
+    return _rings(rles, bridged=True)
+
+
+def outlines_of(rles: Sequence[Rle]) -> list[Ring]:
+    """The ring of each mask of one part without a hole, as in `rings_of`. No points for every other: no plain polygon is it."""
+    return [ring for ring, _ in _rings(rles, bridged=False)]
+
+
+def _rings(rles: Sequence[Rle], *, bridged: bool) -> list[tuple[Ring, int]]:
     runs = read_runs(rles)
     nothing = np.zeros((0, 2), np.int32), 0
     found = [
-        _ring(crop, area_px) if area_px else nothing
+        _ring(crop, area_px, bridged=bridged) if area_px else nothing
         for crop, area_px in zip(paint_crops(runs, HALF_PIXELS), runs.areas().tolist(), strict=True)
     ]
     if not found:
@@ -82,8 +91,9 @@ def paint_as_trainer(ring_px: Ring, width: int, height: int) -> Mask:
     return fill_polygon(_resample(ring_px), width, height)
 
 
-def _ring(crop: npt.NDArray[np.uint16], area_px: int) -> tuple[IntPoints, int]:
-    """The ring of what a crop (width, height) holds in HALF_PIXELS, and how many parts were left out."""
+def _ring(crop: npt.NDArray[np.uint16], area_px: int, *, bridged: bool) -> tuple[IntPoints, int]:
+    """The ring of what a crop (width, height) holds in HALF_PIXELS, and how many parts were left out; without bridges no points
+    where there are parts or holes."""
     import cv2
 
     # columns of the image are rows here, so the points found are y x
@@ -98,6 +108,8 @@ def _ring(crop: npt.NDArray[np.uint16], area_px: int) -> tuple[IntPoints, int]:
         mask = np.ascontiguousarray(crop.view(np.bool_)[:, ::2].T)
         rings = (cv2.approxPolyDP(exact, 2 * tolerance_px, True)[:, 0] for tolerance_px in tolerances)
         return _first_alike(rings, exact, (mask, mask)), 0
+    if not bridged:
+        return np.zeros((0, 2), np.int32), 0
     outlines, hierarchy = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     root, left_out = _bridge(_contours([outline[:, 0, ::-1] for outline in outlines], hierarchy[0][:, 3] >= 0))
     exact = _walk(root, 0, 0.0)[:-1]  # a ring does not repeat its first point

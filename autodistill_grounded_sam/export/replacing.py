@@ -22,7 +22,9 @@ TRAINER_SUFFIXES = (".cache", ".npy")
 # Files that a desktop leaves in every folder somebody has looked into: nor are these.
 DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 # What people correct by hand. Images are left out of the digest: to read them all again would take as long as the export.
-LABEL_SUFFIXES = (".txt", ".json", ".yaml")
+LABEL_SUFFIXES = (".txt", ".json", ".yaml", ".xml", ".md")
+# Pictures in these folders are labels too, of the formats that paint them.
+MASK_FOLDERS = frozenset(("SegmentationClass", "SegmentationObject", "classes", "objects", "panoptic_train", "panoptic_valid"))
 _CHUNK_BYTES = 1 << 20
 
 
@@ -193,7 +195,7 @@ def _held(entry: Path) -> _Held:
     root, count, labels, digest = entry.parent if whole else entry, 0, [], hashlib.sha256()
     for name in [entry.name] if whole else _names(str(entry), ""):
         count += 1
-        if name.endswith(LABEL_SUFFIXES):
+        if name.endswith(LABEL_SUFFIXES) or not MASK_FOLDERS.isdisjoint((entry.name, *name.split("/")[:-1])):
             labels.append(name)
     for name in sorted(labels):
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0" + _file_digest(f"{root}/{name}"))

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import shutil
 from abc import ABC, abstractmethod
@@ -18,11 +19,13 @@ from types import TracebackType
 from typing import ClassVar, TextIO, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from autodistill_grounded_sam.errors import ExportError, ImageReadError
 from autodistill_grounded_sam.export.folder_lock import FolderLock
 from autodistill_grounded_sam.export.replacing import disk_errors, put_in_place, require_folder, require_ours
 from autodistill_grounded_sam.images import upright_bytes
+from autodistill_grounded_sam.masks import areas, encode_mask
 from autodistill_grounded_sam.places import is_remote
 from autodistill_grounded_sam.types import DatasetSummary, ImageRecord, Labels, Rle, Split, State
 
@@ -109,7 +112,7 @@ class FolderWriter(ABC):
                 shutil.rmtree(self.partial, ignore_errors=True)  # of a killed export
                 for folder in (self.image_folder, *self.other_folders):
                     for split in SPLITS:
-                        (self.partial / folder.format(split=split)).mkdir(parents=True)
+                        (self.partial / folder.format(split=split)).mkdir(parents=True, exist_ok=True)
                 self._spool = self._spool_file.open("w", encoding="utf-8")
             except BaseException:
                 self._sweep()
@@ -136,6 +139,7 @@ class FolderWriter(ABC):
             self._counts[reason] += 1
             return
         self._check(image, labels)
+        labels = self._fitting(image, labels)
         with disk_errors(self.out):
             try:
                 data, suffix = self._image_source(image)
@@ -144,7 +148,7 @@ class FolderWriter(ABC):
                 self._counts["image(s) could not be read any more and were left out"] += 1
                 return
             file_name = self._stems[image.id] + suffix
-            self._write_image(image, data, self._image_folders[split] / file_name)
+            self._put_image(image, data, split, file_name)
             written = Written(
                 split,
                 file_name,
@@ -174,7 +178,7 @@ class FolderWriter(ABC):
             except (ValueError, KeyError, TypeError) as error:  # what the readers raise for files that are not what they claim
                 raise ExportError(f"{self.name} dataset {self.out} cannot be read back: {error}") from error
         for split in SPLITS:
-            images = sum(not entry.name.endswith(".json") for entry in os.scandir(self._image_folders[split]))
+            images = self._images_there(split)
             if images != self._counts[split]:
                 raise ExportError(
                     f"{self.name} dataset {self.out}: wrote {self._counts[split]} {split} images, {images} are there"
@@ -215,6 +219,14 @@ class FolderWriter(ABC):
             State.REVIEW: "image(s) that wait for review were left out",
         }.get(labels.state, "")
 
+    def _fitting(self, image: ImageRecord, labels: Labels) -> Labels:
+        """What of an image's labels this format can hold at all; what it cannot is counted for a note."""
+        return labels
+
+    def _images_there(self, split: Split) -> int:
+        """How many images of a split are on disk, to compare with how many were written."""
+        return sum(not entry.name.endswith(".json") for entry in os.scandir(self._image_folders[split]))
+
     def _written(self) -> Iterator[tuple[Written, bool]]:
         """What was written, in order, and whether the masks of this image are to be compared."""
         every = 1 + self._counts["labels"] // COMPARED_LABELS
@@ -245,7 +257,9 @@ class FolderWriter(ABC):
                     "the labels belong to another image; label it again"
                 )
 
-    def _write_image(self, image: ImageRecord, data: bytes, path: Path) -> None:
+    def _put_image(self, image: ImageRecord, data: bytes, split: Split, file_name: str) -> None:
+        """Write the image's bytes where this format has them."""
+        path = self._image_folders[split] / file_name
         if self._link and not is_remote(image.path) and hashlib.sha256(data).hexdigest() == image.digest:
             with contextlib.suppress(OSError):  # another file system, or one without links: copy
                 os.link(image.path.resolve(), path)  # of a symbolic link, Linux would link the link
@@ -260,3 +274,23 @@ class FolderWriter(ABC):
         if not self._was_there:
             with contextlib.suppress(OSError):  # not empty: the dataset is in it
                 self.out.rmdir()
+
+
+def boxes_inside(written: Written) -> npt.NDArray[np.float64]:
+    """The boxes (n, 4) in pixels, cut at the image's edges, and at least one pixel wide and high, so that none is lost."""
+    xyxy = np.array(written.xyxy, np.float64).reshape(-1, 4)
+    size = np.array([written.width, written.height], np.float64)
+    low = np.clip(xyxy[:, :2], 0, size - 1)
+    high = np.clip(np.maximum(xyxy[:, 2:], low + 1), 0, size)
+    return np.concatenate([low, high], axis=1)
+
+
+def masks_inside(written: Written) -> list[Rle]:
+    """The masks of an image that has some; the box of each object whose mask is empty."""
+    rles = list(written.rle or ())
+    for place in np.flatnonzero(areas(rles) == 0).tolist():
+        x1, y1, x2, y2 = boxes_inside(written)[place]
+        mask = np.zeros((written.height, written.width), np.bool_)
+        mask[int(y1) : math.ceil(y2), int(x1) : math.ceil(x2)] = True
+        rles[place] = encode_mask(mask)
+    return rles

@@ -19,7 +19,7 @@ from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.datasets import SIX_DIGITS, fill_polygon, read_yolo_rows
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.polygons import ring_of_box, rings_of
-from autodistill_grounded_sam.export.writing import SPLITS, FolderWriter, ReadBack, Written
+from autodistill_grounded_sam.export.writing import SPLITS, FolderWriter, ReadBack, Written, boxes_inside
 from autodistill_grounded_sam.mask_runs import paint_crops, read_runs
 from autodistill_grounded_sam.types import ImageRecord, Labels, Mask
 
@@ -155,7 +155,7 @@ class YoloSegWriter(YoloWriter):
         for place in [place for place, ring in enumerate(rings) if not len(ring)]:
             self._counts["object(s) without a mask are written as the ring of their box"] += 1
             written, number = owners[place]
-            rings[place] = ring_of_box(_inside(written)[number])
+            rings[place] = ring_of_box(boxes_inside(written)[number])
         points = [len(ring) for ring in rings]
         sizes = np.array([(written.width, written.height) for written, _ in owners], np.float64)
         return (np.concatenate(rings) / np.repeat(sizes, points, axis=0)).reshape(-1), [2 * count for count in points]
@@ -222,15 +222,6 @@ def _iou_of_ring(ring_px: Numbers, crop: Mask, corner: npt.NDArray[np.int64], si
 
 def _centre_size(written: Written) -> Numbers:
     """The boxes (n, 4) as centre and size, normalised."""
-    xyxy = _inside(written)
+    xyxy = boxes_inside(written)
     centre_size = np.concatenate([(xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]], axis=1)
     return centre_size / (written.width, written.height, written.width, written.height)
-
-
-def _inside(written: Written) -> Numbers:
-    """The boxes (n, 4) in pixels, cut at the image's edges, and at least one pixel wide and high, so that none is lost."""
-    xyxy = np.array(written.xyxy, np.float64).reshape(-1, 4)
-    size = np.array([written.width, written.height], np.float64)
-    low = np.clip(xyxy[:, :2], 0, size - 1)
-    high = np.clip(np.maximum(xyxy[:, 2:], low + 1), 0, size)
-    return np.concatenate([low, high], axis=1)

@@ -37,7 +37,7 @@ class Ledger:
         self._rows: dict[str, LedgerRow] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_unfinished_row(path)
-        for row in _read(path):
+        for row in read_ledger(path):
             if row.project == project and (row.status != "failed" or row.digest not in self._rows):
                 self._rows[row.digest] = row
 
@@ -57,7 +57,8 @@ class Ledger:
                 self._rows[digest] = row
 
 
-def _read(path: Path) -> list[LedgerRow]:
+def read_ledger(path: Path) -> list[LedgerRow]:
+    """All rows of a ledger, of every project; none where there is no file."""
     if not path.exists():
         return []
     rows = []

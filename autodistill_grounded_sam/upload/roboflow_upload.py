@@ -7,42 +7,36 @@ POST /{workspace}/projects, POST /dataset/{project}/upload, POST /dataset/{proje
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import logging
-import os
-import random
-import re
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import quote, quote_plus
+from typing import Any
+from urllib.parse import quote
 
 from autodistill_grounded_sam.datasets import yolo_class_names
-from autodistill_grounded_sam.errors import ConfigError, DatasetError, UploadError
-from autodistill_grounded_sam.upload.ledger import Ledger
+from autodistill_grounded_sam.errors import DatasetError, UploadError
+from autodistill_grounded_sam.upload.ledger import Ledger, read_ledger
+from autodistill_grounded_sam.upload.roboflow_calls import Retrier, find_key, key_kept_out_of_logs, open_project
 
 logger = logging.getLogger(__name__)
 
-_Answer = TypeVar("_Answer")
 _SPLITS = ("train", "valid", "test")
-_REFUSED = (401, 402, 403)  # key, plan or rights: no other image will fare better
-_LONGEST_WAIT = 60.0  # seconds between two tries
 
 
 @dataclass(frozen=True)
 class UploadSummary:
-    """Images that went up (or whose labels did), that were up before, and that failed for good."""
+    """Images that went up (or whose labels did), that were up before, and that failed for good; `verified` were found there
+    afterwards (0 unless that was asked for)."""
 
     uploaded: int
     skipped: int
     failed: int
     project: str
     ledger: Path
+    verified: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,32 +52,6 @@ class _Item:
 
 
 @dataclass
-class _Retrier:
-    """Calls again what may go better the next time, and turns what does not into a text without the key."""
-
-    key: str = field(repr=False)
-    retries: int
-    backoff: float
-    stopped: threading.Event = field(default_factory=threading.Event)
-
-    def call(self, action: Callable[[], _Answer]) -> tuple[_Answer | None, str]:
-        """The answer and "", or None and the last error; not an exception, which would carry the address with its key."""
-        for attempt in range(self.retries + 1):
-            try:
-                return action(), ""
-            except Exception as error:  # the package raises its own, RuntimeError, and whatever requests and json raise
-                text, status, transient = scrubbed(_text(error), self.key), _status(error), _is_transient(error)
-            if status in _REFUSED:
-                self.stopped.set()
-            if not transient or attempt == self.retries or self.stopped.is_set():
-                break
-            wait = min(_LONGEST_WAIT, self.backoff * 2**attempt) * random.uniform(0.5, 1)
-            logger.info("try %d of %d failed (%s); again in %.1f s", attempt + 1, self.retries + 1, text, wait)
-            self.stopped.wait(wait)
-        return None, text
-
-
-@dataclass
 class _Upload:
     """One upload in progress: what every image of it needs."""
 
@@ -93,7 +61,7 @@ class _Upload:
     tags: list[str]
     batch_name: str
     as_predictions: bool
-    retrier: _Retrier
+    retrier: Retrier
     first_error: str = ""
 
 
@@ -111,21 +79,23 @@ def upload_dataset(
     retries: int = 5,
     backoff: float = 1.0,
     workers: int = 4,
+    verify: bool = False,
 ) -> UploadSummary:
     """Upload every image of a YOLO dataset (`data.yaml`, `train|valid|test/{images,labels}`) with its labels.
 
     `project` is created if the workspace has none of that id or name. The key is `api_key`, else ROBOFLOW_API_KEY, else that
     of a `roboflow login`. `ledger` is a JSONL file of what went up: run again after an interruption or a failure and only what
     is missing goes up; labels that changed are sent again, alone. Answers 429 and 5xx and broken connections are tried again
-    `retries` times, after `backoff` seconds, then twice that, and so on, with jitter. Raises UploadError with the counts if
-    anything failed for good. The key appears in no log, file or message.
+    `retries` times, after `backoff` seconds, then twice that, and so on, with jitter. `verify` asks the project for its images
+    afterwards and looks for each. Raises UploadError with the counts if anything failed for good. The key appears in no log, file
+    or message.
     """
     items, classes = _read_dataset(dataset)
-    key = _find_key(api_key, workspace)
-    with _key_kept_out_of_logs(key):
+    key = find_key(api_key, workspace)
+    with key_kept_out_of_logs(key):
         kind = "instance-segmentation" if any(_has_polygon(item.read_labels()) for item in items) else "object-detection"
-        retrier = _Retrier(key, retries, backoff)
-        remote = _open_project(retrier, workspace, project, kind, project_license)
+        retrier = Retrier(key, retries, backoff)
+        remote = open_project(retrier, workspace, project, (kind, project_license))
         upload = _Upload(remote, Ledger(ledger, remote.id), classes, list(tags), batch_name, as_predictions, retrier)
         with ThreadPoolExecutor(workers) as pool:
             try:
@@ -133,8 +103,9 @@ def upload_dataset(
             except BaseException:  # Ctrl-C: do not work off the rest of the queue first
                 retrier.stopped.set()
                 raise
+        verified = _verified(upload, items) if verify and "failed" not in outcomes else 0
     counts = {name: outcomes.count(name) for name in ("uploaded", "skipped", "failed")}
-    summary = UploadSummary(**counts, project=remote.id, ledger=ledger)
+    summary = UploadSummary(**counts, project=remote.id, ledger=ledger, verified=verified)
     logger.info("%d uploaded, %d skipped, %d failed in project %s", *counts.values(), remote.id)
     if summary.failed:
         raise UploadError(
@@ -144,13 +115,61 @@ def upload_dataset(
     return summary
 
 
+def dataset_counts(dataset: Path) -> tuple[int, int]:
+    """How many images a YOLO dataset has to upload, and how many labels."""
+    items, _ = _read_dataset(dataset)
+    return len(items), sum(len(item.read_labels().splitlines()) for item in items)
+
+
+def plan_upload(dataset: Path, project: str, *, ledger: Path) -> int:
+    """How many of a dataset's images the ledger knows to be up in a project with the labels that they have; no network."""
+    items, _ = _read_dataset(dataset)
+    projects = {row.project for row in read_ledger(ledger) if row.project.rpartition("/")[2] == project}
+    books = [Ledger(ledger, name) for name in projects]
+    known = 0
+    for item in items:
+        digest, labels_digest = _digests(item)
+        rows = [book.find(digest) for book in books]
+        known += any(row is not None and row.status == "done" and row.labels == labels_digest for row in rows)
+    return known
+
+
+def _verified(upload: _Upload, items: Sequence[_Item]) -> int:
+    """How many of the images are in the project, by the ids that it gave them; raises UploadError unless all are.
+
+    The project's search learns of new images with some delay, so it is asked as often as anything else.
+    """
+    rows = [upload.ledger.find(_digests(item)[0]) for item in items]
+    wanted = {row.remote_id for row in rows if row is not None}
+
+    def missing() -> set[str]:
+        pages = upload.project.search_all(fields=["id"])
+        return wanted - {str(image["id"]) for page in pages for image in page}
+
+    left: set[str] | None = wanted
+    for attempt in range(upload.retrier.retries + 1):
+        left, error = upload.retrier.call(missing)
+        if left is None:
+            raise UploadError(f"all images went up, but the project could not be asked for them: {error}. Run again to verify")
+        if not left:
+            return len(items)
+        upload.retrier.stopped.wait(upload.retrier.pause(attempt))
+    raise UploadError(
+        f"{len(left or ())} of {len(wanted)} images that went up are not in the project's list yet; run again to verify"
+    )
+
+
+def _digests(item: _Item) -> tuple[str, str]:
+    """By which the ledger knows an image, and its labels."""
+    return hashlib.sha256(item.path.read_bytes()).hexdigest(), hashlib.sha256(item.read_labels().encode()).hexdigest()
+
+
 def _send(upload: _Upload, item: _Item) -> str:
     """Bring one image to the state `done`: `uploaded`, `skipped` or `failed`."""
     if upload.retrier.stopped.is_set():
         return "failed"
-    digest = hashlib.sha256(item.path.read_bytes()).hexdigest()
+    digest, labels_digest = _digests(item)
     labels = item.read_labels()
-    labels_digest = hashlib.sha256(labels.encode()).hexdigest()
     known = upload.ledger.find(digest)
     is_done = known is not None and known.status == "done"
     if known is not None and is_done and known.labels == labels_digest:
@@ -198,35 +217,6 @@ def _send_labels(upload: _Upload, item: _Item, labels: str, remote_id: str, *, r
     return remote_id
 
 
-def _open_project(retrier: _Retrier, workspace: str | None, name: str, kind: str, project_license: str) -> Any:
-    """The project of that id or name, created if the workspace has none. Only a 404 means that there is none."""
-    project, error = retrier.call(lambda: _find_or_create(retrier.key, workspace, name, kind, project_license))
-    if error:
-        raise UploadError(f"project {name!r} cannot be opened on Roboflow: {error}")
-    return project
-
-
-def _find_or_create(key: str, workspace: str | None, name: str, kind: str, project_license: str) -> Any:
-    import roboflow
-    from roboflow.adapters.rfapi import RoboflowError
-
-    with contextlib.redirect_stdout(io.StringIO()):  # the package talks there
-        client = roboflow.Roboflow(api_key=key)
-        try:
-            home = client.workspace(workspace)
-        except RoboflowError as error:
-            error.status_code = error.status_code or 503  # the package hides which it was; a passing fault is the likeliest
-            raise
-        names = {entry["name"]: entry["id"].rpartition("/")[2] for entry in home.project_list}
-        try:
-            return home.project(names.get(name, name))
-        except RoboflowError as error:
-            if error.status_code != 404:
-                raise
-        logger.info("creating project %s (%s, licence %s)", name, kind, project_license)
-        return home.create_project(name, project_type=kind, project_license=project_license, annotation=name)
-
-
 def _read_dataset(dataset: Path) -> tuple[list[_Item], dict[int, str]]:
     classes = dict(enumerate(yolo_class_names(dataset)))
     root = dataset if dataset.is_dir() else dataset.parent
@@ -244,61 +234,3 @@ def _read_dataset(dataset: Path) -> tuple[list[_Item], dict[int, str]]:
 
 def _has_polygon(labels: str) -> bool:
     return any(len(line.split()) > 5 for line in labels.splitlines())
-
-
-def _find_key(api_key: str | None, workspace: str | None) -> str:
-    key = api_key or os.environ.get("ROBOFLOW_API_KEY")
-    if not key:
-        from roboflow.config import load_roboflow_api_key
-
-        with contextlib.suppress(AttributeError):  # what it raises for a login file without workspaces
-            key = load_roboflow_api_key(workspace)
-    if not key:
-        raise ConfigError("no Roboflow API key: give api_key, set ROBOFLOW_API_KEY, or run `roboflow login`")
-    return str(key)
-
-
-def scrubbed(text: str, key: str) -> str:
-    """The text without the key, in whatever form addresses carry it."""
-    for form in (key, quote(key, safe=""), quote_plus(key)):
-        text = text.replace(form, "***")
-    return re.sub(r"api_key=[^&\s'\")]+", "api_key=***", text)
-
-
-@contextlib.contextmanager
-def _key_kept_out_of_logs(key: str) -> Iterator[None]:
-    """urllib3 logs every address, and the package puts the key into each of them."""
-
-    def scrub(record: logging.LogRecord) -> bool:
-        record.msg, record.args = scrubbed(record.getMessage(), key), ()
-        return True
-
-    talkers = [logging.getLogger(name) for name in ("urllib3.connectionpool", "urllib3.util.retry")]
-    for talker in talkers:
-        talker.addFilter(scrub)
-    try:
-        yield
-    finally:
-        for talker in talkers:
-            talker.removeFilter(scrub)
-
-
-def _status(error: Exception) -> int | None:
-    response = getattr(error, "response", None)
-    return getattr(error, "status_code", None) or getattr(response, "status_code", None)
-
-
-def _text(error: Exception) -> str:
-    answer = str(getattr(getattr(error, "response", None), "text", ""))  # says more than the status line
-    return " ".join(f"{error} {answer[:300]}".split()) or type(error).__name__
-
-
-def _is_transient(error: Exception) -> bool:
-    from requests.exceptions import ConnectionError as BrokenConnection
-    from requests.exceptions import RequestException, Timeout
-
-    status = _status(error)
-    if status is not None:
-        return status in (408, 429) or status >= 500
-    cause = error if isinstance(error, RequestException) else error.__cause__
-    return isinstance(cause, BrokenConnection | Timeout)

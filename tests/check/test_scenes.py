@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autodistill_grounded_sam.check.scenes import LEAST_IOU, Scene, merged
-from autodistill_grounded_sam.datasets import DatasetImage
+from autodistill_grounded_sam.types import DatasetImage
 
 Box = tuple[int, float, float, float, float]  # class, x1, y1, x2, y2
 

@@ -11,7 +11,7 @@ import pytest
 from autodistill_grounded_sam.check.evidence import LEAST_DOUBT, PRIOR, Evidence, suspicion
 from autodistill_grounded_sam.check.scenes import Objects, Scene
 from autodistill_grounded_sam.check.suspicions import Suspicion, suspicions_of
-from autodistill_grounded_sam.datasets import DatasetImage
+from autodistill_grounded_sam.types import DatasetImage
 
 CLASSES, SIDE = 3, 400
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.errors import DatasetError
 from autodistill_grounded_sam.evaluate.matching import class_key, join, match_names
 from autodistill_grounded_sam.images import dataset_stems
 from autodistill_grounded_sam.masks import encode_mask
+from autodistill_grounded_sam.types import DatasetImage
 
 BOX = (10, 10, 30, 30)
 WriteTruth = Callable[..., Path]

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodistill_grounded_sam.datasets import DatasetImage, coco_class_names, read_coco
+from autodistill_grounded_sam.datasets import coco_class_names, read_coco
 from autodistill_grounded_sam.errors import DatasetError
 from autodistill_grounded_sam.evaluate.report import evaluate_labels, evaluation_to_json
 from autodistill_grounded_sam.masks import boxes_xyxy, encode_mask
-from autodistill_grounded_sam.types import Evaluation
+from autodistill_grounded_sam.types import DatasetImage, Evaluation
 
 A, B = (10, 10, 30, 30), (50, 10, 80, 30)
 RING = {"segmentation": [[10, 10, 30, 10, 30, 30, 10, 30]]}

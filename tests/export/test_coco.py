@@ -12,6 +12,7 @@ import pytest
 from autodistill_grounded_sam.datasets import COCO_FILE, coco_class_names, read_coco
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.coco import CocoWriter
+from autodistill_grounded_sam.export.json_files import append_rows
 from autodistill_grounded_sam.masks import encode_mask
 from autodistill_grounded_sam.types import Labels, State
 
@@ -120,7 +121,7 @@ def test_more_than_was_written__is_an_error(kit: Any, two: Any, tmp_path: Path, 
     complete = CocoWriter._complete
 
     def add_one(self: Any) -> None:
-        self._append("valid", "annotations", [{"id": 9}])
+        append_rows(self._part_file("valid", "annotations"), [{"id": 9}])
         complete(self)
 
     monkeypatch.setattr(CocoWriter, "_complete", add_one)

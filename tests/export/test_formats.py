@@ -15,16 +15,21 @@ from autodistill_grounded_sam.errors import ConfigError, ImageReadError
 from autodistill_grounded_sam.export.formats import FORMATS
 from autodistill_grounded_sam.images import read_image, scan
 from autodistill_grounded_sam.masks import areas, mask_iou
+from autodistill_grounded_sam.plugins import list_plugins
 from autodistill_grounded_sam.types import DatasetSummary, ImageRecord, Labels, State
 
 
 def test_formats__by_name() -> None:
-    assert list(FORMATS) == ["yolo-seg", "yolo", "coco"]
+    assert list(FORMATS) == [
+        "yolo-seg", "yolo", "yolo-obb", "coco", "coco-panoptic", "masks", "voc", "labelme", "cvat", "label-studio", "hf",
+        "webdataset",
+    ]  # fmt: skip
+    assert {plugin.name: plugin.load_class() for plugin in list_plugins("formats")} == FORMATS
 
 
 def test_unknown_format__lists_the_known(kit: Any, two: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown format 'voc'; known are yolo-seg, yolo, coco"):
-        kit.export(two, "voc", tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"unknown format 'kitti'; known are yolo-seg, yolo, yolo-obb, coco"):
+        kit.export(two, "kitti", tmp_path / "out")
 
 
 class Diary:
@@ -95,7 +100,7 @@ def human_rows(folder: Path) -> tuple[list[tuple[ImageRecord, Labels]], list[str
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["yolo-seg", "yolo", "coco"])
 def test_human_masks__come_back_from_every_format(
     kit: Any, shared: Path, tmp_path: Path, name: str, record_property: pytest.RecordProperty
 ) -> None:
@@ -118,6 +123,20 @@ def test_human_masks__come_back_from_every_format(
         record_property("figures", f"{name}: {len(ious)} over 100 px, mean {np.mean(ious):.4f}, lowest {min(ious):.4f}")
         assert np.mean(ious) >= (1.0 if name == "coco" else 0.98)
         assert summary.lowest_iou is not None and summary.lowest_iou >= (1.0 if name == "coco" else 0.5)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("yolo-seg", "yolo", "coco")])
+def test_human_masks__nothing_is_lost_by_the_other_formats(kit: Any, shared: Path, tmp_path: Path, name: str) -> None:
+    """The table of docs/formats.md (`benchmarks/formats.py`)."""
+    rows, names = human_rows(shared / "data" / "coco_ccby")
+    summary = kit.export(rows, name, tmp_path, names=names)
+    assert (sum(summary.images.values()), summary.labels) == (32, 180)
+    if name == "yolo-obb":
+        assert summary.lowest_iou is None and any(note.startswith("30 box(es) are not the smallest") for note in summary.notes)
+    else:
+        assert summary.lowest_iou is not None
+        assert summary.lowest_iou >= (0.99 if name in ("labelme", "cvat", "label-studio") else 1.0)
 
 
 def can_be_read(image: ImageRecord) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -48,6 +49,8 @@ class FakeRoboflow:
         return {"id": f"{WORKSPACE}/{slug}", "name": self.projects[slug], **blank, **more}
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: bytes, content_type: str) -> tuple[int, Any]:
+        if method == "GET" and path.startswith("/original/"):  # where images lie: a place of its own, without a key
+            return 200, self.images[path.split("/")[2].partition(".")[0]]["content"]
         if query.get("api_key") != [self.key]:
             return 401, {"error": f"key {query.get('api_key')} is not known"}
         parts = [part for part in path.split("/") if part]
@@ -59,6 +62,15 @@ class FakeRoboflow:
         if method == "GET" and len(parts) == 2:
             known = parts[1] in self.projects
             return (200, {"project": self.project_info(parts[1])}) if known else (404, {"error": "no such project"})
+        if method == "POST" and len(parts) == 3 and parts[2] == "search":
+            wanted = json.loads(body)
+            page = list(self.images)[wanted["offset"] : wanted["offset"] + wanted["limit"]]
+            named = [{"id": image_id, "name": self.images[image_id]["name"]} for image_id in page]
+            return 200, {"results": named, "total": len(self.images)}
+        if method == "GET" and len(parts) == 4 and parts[2] == "images":
+            name = self.images[parts[3]]["name"]
+            urls = {"original": f"{self.url}/original/{parts[3]}{Path(name).suffix}"}
+            return 200, {"image": {"id": parts[3], "name": name, "urls": urls}}
         if method == "POST" and parts == [WORKSPACE, "projects"]:
             wanted = json.loads(body)
             slug = re.sub(r"\W+", "-", wanted["name"].lower()) + "-x1"
@@ -81,7 +93,13 @@ class FakeRoboflow:
                 return 200, {"duplicate": True, "id": known_id}
         new_id = f"img{len(self.images)}"
         text = {name: fields[name].decode() for name in ("name", "split")}
-        self.images[new_id] = {"digest": digest, "batch": query["batch"][0], "tags": query.get("tag", []), **text}
+        self.images[new_id] = {
+            "digest": digest,
+            "content": fields["file"],
+            "batch": query["batch"][0],
+            "tags": query.get("tag", []),
+            **text,
+        }
         return 200, {"success": True, "id": new_id}
 
     def _annotate(self, image_id: str, query: dict[str, list[str]], body: dict[str, Any]) -> tuple[int, Any]:
@@ -101,7 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         address = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        kind = next((word for word in ("annotate", "upload", "projects") if word in address.path), f"{self.command} other")
+        kinds = ("annotate", "upload", "projects", "search", "original")
+        kind = next((word for word in kinds if word in address.path), f"{self.command} other")
         if kind.endswith("other") and address.path.count("/") == 1 and len(address.path) > 1:
             kind = "workspace"
         with self.fake.lock:
@@ -122,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
                 status, answer = self.fake.answer(
                     self.command, address.path, parse_qs(address.query), body, self.headers.get("Content-Type", "")
                 )
-        content = json.dumps(answer).encode()
+        content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
@@ -148,4 +167,109 @@ def roboflow_server(tmp_path: Path) -> Iterator[FakeRoboflow]:
         refresh_region_urls()  # it reads API_URL when it is imported
         yield server
     refresh_region_urls()
+    server.stop()
+
+
+class FakeHub:
+    """The Hugging Face Hub's endpoints for one dataset repository: create, preupload, LFS batch and PUT, commit, tree."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.blobs: dict[str, bytes] = {}  # of LFS, by sha256
+        self.private: bool | None = None
+        self.commits: list[str] = []
+        self.sent: list[str] = []  # sha256 of every PUT
+        self.failures: list[int] = []  # statuses for the next PUTs
+        self.lose = ""  # a path that a commit forgets
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_HubHandler,), {"hub": self}))
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
+        if method == "PUT" and path.startswith("/blob/"):
+            status = self.failures.pop(0) if self.failures else 200
+            if status == 200:
+                self.blobs[hashlib.sha256(body).hexdigest()] = body
+                self.sent.append(path.removeprefix("/blob/"))
+            return status, {}
+        if path == "/api/repos/create":
+            wanted = json.loads(body)
+            self.private = wanted.get("visibility") == "private" or wanted.get("private", False)
+            return 200, {"url": f"{self.url}/datasets/{wanted['organization']}/{wanted['name']}"}
+        if path == "/api/validate-yaml":  # of the dataset card
+            return 200, {"errors": [], "warnings": []}
+        if path.endswith("/preupload/main"):
+            mode = {True: "lfs", False: "regular"}
+            names = [one["path"] for one in json.loads(body)["files"]]
+            rows = [{"path": name, "uploadMode": mode[name.endswith(".parquet")], "shouldIgnore": False} for name in names]
+            return 200, {"files": rows}
+        if path.endswith("/info/lfs/objects/batch"):
+            objects = json.loads(body)["objects"]
+            for one in objects:
+                if one["oid"] not in self.blobs:
+                    one["actions"] = {"upload": {"href": f"{self.url}/blob/{one['oid']}", "header": {}}}
+            return 200, {"transfer": "basic", "objects": objects}
+        if path.endswith("/commit/main"):
+            return self._commit([json.loads(line) for line in body.splitlines()])
+        if method == "GET" and "/tree/main" in path:
+            return 200, [self._entry(name, data) for name, data in sorted(self.files.items())]
+        return 404, {"error": f"no endpoint {method} {path}"}
+
+    def _commit(self, rows: list[dict[str, Any]]) -> tuple[int, Any]:
+        for row in rows:
+            value = row["value"]
+            if row["key"] == "header":
+                self.commits.append(value["summary"])
+            elif row["key"] == "file":
+                self.files[value["path"]] = base64.b64decode(value["content"])
+            elif row["key"] == "lfsFile":
+                self.files[value["path"]] = self.blobs[value["oid"]]
+            elif row["key"] == "deletedFile":
+                del self.files[value["path"]]
+        self.files.pop(self.lose, None)
+        return 200, {"commitUrl": f"{self.url}/datasets/team/cups/commit/abc", "commitOid": "abc", "hookOutput": ""}
+
+    def _entry(self, path: str, data: bytes) -> dict[str, Any]:
+        blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        large = {"lfs": {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}}
+        return {"type": "file", "path": path, "size": len(data), "oid": blob, **(large if path.endswith(".parquet") else {})}
+
+
+class _HubHandler(BaseHTTPRequestHandler):
+    hub: FakeHub
+    protocol_version = "HTTP/1.1"
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, answer = self.hub.answer(self.command, urlsplit(self.path).path, body)
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_PUT = _serve
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    """The installed `huggingface_hub` talks to this server, by the protocol of LFS (Xet has servers of its own)."""
+    import huggingface_hub.constants as constants
+
+    server = FakeHub()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", server.url)
+        patch.setenv("HF_TOKEN", "hf_SeCrEt")
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield server
     server.stop()

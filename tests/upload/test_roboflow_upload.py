@@ -15,7 +15,8 @@ import pytest
 
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, UploadError
 from autodistill_grounded_sam.upload import roboflow_upload
-from autodistill_grounded_sam.upload.roboflow_upload import UploadSummary, scrubbed, upload_dataset
+from autodistill_grounded_sam.upload.roboflow_calls import scrubbed
+from autodistill_grounded_sam.upload.roboflow_upload import UploadSummary, upload_dataset
 
 BOX = "0 0.5 0.5 0.2 0.2\n"
 POLYGON = "1 0.1 0.1 0.5 0.1 0.5 0.5\n"

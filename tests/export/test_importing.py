@@ -1,0 +1,144 @@
+"""A labelled dataset as a run: what goes in comes out, sides are kept, and missing classes are added from a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from autodistill_grounded_sam.config import DecideConfig
+from autodistill_grounded_sam.datasets import dataset_class_names, read_dataset
+from autodistill_grounded_sam.errors import DatasetError, WrongRunError
+from autodistill_grounded_sam.importing import import_dataset
+from autodistill_grounded_sam.masks import mask_iou
+from autodistill_grounded_sam.pipeline import decided_labels, export_run, redecide
+from autodistill_grounded_sam.testing import paint_folder
+
+NAMES = ("cup", "plate")
+
+
+def people(folder: Path, count: int = 4, names: tuple[str, ...] = NAMES) -> Path:
+    """A YOLO dataset as people make it: a plate, a cup wholly inside it, and the same plate labelled twice."""
+    paint_folder(folder / "pool", count, seed=3)
+    for place, image in enumerate(sorted((folder / "pool").glob("*.png"))):
+        side = folder / ("valid" if place == 1 else "train")
+        (side / "images").mkdir(parents=True, exist_ok=True)
+        (side / "labels").mkdir(exist_ok=True)
+        image.rename(side / "images" / image.name)
+        rows = ["1 0.5 0.5 0.4 0.4", "1 0.5 0.5 0.1 0.1", "1 0.5 0.5 0.4 0.4"] if place == 0 else ["0 0.25 0.25 0.5 0.5"]
+        (side / "labels" / image.with_suffix(".txt").name).write_text("\n".join(rows[: 3 * (place < 3)]))
+    shutil.rmtree(folder / "pool")
+    settings = f"train: train/images\nval: valid/images\nnames: {json.dumps(list(names))}\n"
+    (folder / "data.yaml").write_text(settings)
+    return folder
+
+
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+    dataset = people(tmp_path / "in")
+    summary = import_dataset(dataset, tmp_path / "run")
+    assert dict(summary.per_class) == {"cup": 2, "plate": 3}  # equal and nested labels stay: nothing is judged
+    assert (summary.images["labelled"], summary.images["empty"], summary.failed) == (3, 1, [])
+    export_run(tmp_path / "run", "yolo", tmp_path / "out")
+    before, after = ({row.name: row for row in read_dataset(place)} for place in (dataset, tmp_path / "out"))
+    assert dataset_class_names(tmp_path / "out") == list(NAMES) and len(before) == len(after) == 4
+    for name, row in before.items():
+        found = next(other for key, other in after.items() if key.endswith(name))
+        assert (found.split, found.class_id.tolist()) == (row.split, row.class_id.tolist())
+        assert np.allclose(found.xyxy, row.xyxy, atol=0.01)
+
+
+@pytest.mark.parametrize("format_", ["yolo-seg", "coco", "voc", "labelme", "cvat"])
+def test_every_format_that_can_be_read(kit: Any, tmp_path: Path, format_: str) -> None:
+    kit.paint(tmp_path / "in" / "a.png", seed=1)
+    kit.paint(tmp_path / "in" / "b.png", seed=2)
+    frame = kit.box(10, 10, 50, 40) & ~kit.box(20, 20, 40, 30)
+    labels = {"a.png": kit.labels([frame, kit.box(1, 1, 9, 9)], [2, 0])}
+    rows = kit.rows(tmp_path / "in", labels)
+    kit.export(rows, format_, tmp_path / "dataset", valid=["b.png"])
+    summary = import_dataset(tmp_path / "dataset", tmp_path / "run")
+    assert dict(summary.per_class) == {"cup": 1, "plate": 0, "spoon": 1} and summary.images["empty"] == 1
+    ontology, found = decided_labels(tmp_path / "run")
+    (_, first), (_, second) = sorted(found, key=lambda item: Path(item[0].id).name)
+    assert len(second) == 0 and sorted(ontology.class_names[k] for k in first.class_id) == ["cup", "spoon"]
+    by_class = {int(k): rle for k, rle in zip(first.class_id, first.rle or (), strict=True)}
+    assert mask_iou(by_class[2], labels["a.png"].rle[0]) >= 0.99
+
+
+def test_again__goes_on_and_other_labels_are_refused(tmp_path: Path) -> None:
+    dataset = people(tmp_path / "in")
+    first = import_dataset(dataset, tmp_path / "run")
+    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "run" / "candidates").iterdir()}
+    assert import_dataset(dataset, tmp_path / "run").per_class == first.per_class
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "run" / "candidates").iterdir()} == parts
+    label = next((dataset / "train" / "labels").glob("*.txt"))
+    label.write_text("0 0.5 0.5 0.2 0.2")
+    with pytest.raises(WrongRunError, match=r"detector: the labels of in \(sha256 .*\) -> the labels of in \(sha256"):
+        import_dataset(dataset, tmp_path / "run")
+
+
+def test_scores_are_kept__and_can_be_thresholded(kit: Any, tmp_path: Path) -> None:
+    kit.paint(tmp_path / "in" / "a.png")
+    labels = kit.labels([kit.box(1, 1, 9, 9), kit.box(20, 20, 40, 40)], [0, 1], [0.9, 0.2])
+    kit.export(kit.rows(tmp_path / "in", {"a.png": labels}), "coco", tmp_path / "dataset")
+    assert import_dataset(tmp_path / "dataset", tmp_path / "run").labels == 2
+    config = DecideConfig(box_threshold=0.5, text_threshold=0.0)
+    assert dict(redecide(tmp_path / "run", config).per_class) == {"cup": 1, "plate": 0, "spoon": 0}
+
+
+def test_add__takes_the_missing_classes_from_a_run(kit: Any, tmp_path: Path) -> None:
+    dataset = people(tmp_path / "in")
+    pictures = {path.name: path for path in dataset.rglob("*.png")}
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for path in pictures.values():
+        shutil.copy(path, pool / path.name)  # elsewhere and under other ids: known by their bytes
+    width, height = Image.open(next(iter(pictures.values()))).size
+    spoon, cup = kit.box(0, 0, 8, 8, width, height), kit.box(9, 9, 20, 20, width, height)
+    first = min(pictures)
+    rows = kit.rows(pool, {first: kit.labels([spoon, cup], [1, 0], [0.7, 0.6])})
+    kit.export(rows, "coco", tmp_path / "found", names=["cup", "spoon"])
+    import_dataset(tmp_path / "found", tmp_path / "found_run")
+    summary = import_dataset(dataset, tmp_path / "run", add=tmp_path / "found_run")
+    assert dict(summary.per_class) == {"cup": 2, "plate": 3, "spoon": 1}
+    assert any("labels of cup in" in note and "the dataset has its own" in note for note in summary.notes)
+    with pytest.raises(DatasetError, match=r"the dataset has all classes of .* already"):
+        import_dataset(tmp_path / "found", tmp_path / "other", add=tmp_path / "found_run")
+
+
+def test_images_that_are_not_there(tmp_path: Path) -> None:
+    content = {"images": [{"id": 1, "file_name": "a.jpg", "width": 5, "height": 5}], "categories": [{"id": 1, "name": "cup"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=r"1 of 1 images of .*truth\.json are not there, first a\.jpg: say where they are"):
+        import_dataset(tmp_path / "truth.json", tmp_path / "run")
+
+
+def test_labels_of_another_size__are_set_aside(kit: Any, tmp_path: Path) -> None:
+    kit.paint(tmp_path / "a.png", 64, 48)
+    kit.paint(tmp_path / "b.png", 64, 48, seed=2)
+    sides = {"a.png": 64, "b.png": 99}
+    images = [{"id": k, "file_name": name, "width": side, "height": 48} for k, (name, side) in enumerate(sides.items())]
+    content = {"images": images, "categories": [{"id": 1, "name": "cup"}], "annotations": []}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    summary = import_dataset(tmp_path / "truth.json", tmp_path.parent / f"{tmp_path.name}-run")
+    (line,) = summary.failed
+    assert (line.id, line.reason, line.detail) == (
+        "b.png", "labels_do_not_fit", "the image is 64x48 upright, its labels are of 99x48",
+    )  # fmt: skip
+
+
+def test_only_the_dataset_s_own_files_are_looked_at(kit: Any, tmp_path: Path) -> None:
+    """Pictures of masks and strangers beside the images are none of it; an image in a hidden folder is."""
+    kit.paint(tmp_path / "d" / ".hidden" / "a.png")
+    kit.paint(tmp_path / "d" / "stranger.png")
+    kit.paint(tmp_path / "d" / "b.png", seed=2)
+    (tmp_path / "d" / "b.png").write_bytes(b"no picture")
+    images = [{"id": k, "file_name": name, "width": 64, "height": 48} for k, name in enumerate([".hidden/a.png", "b.png"])]
+    content = {"images": images, "categories": [{"id": 1, "name": "cup"}], "annotations": []}
+    (tmp_path / "d" / "truth.json").write_text(json.dumps(content))
+    summary = import_dataset(tmp_path / "d" / "truth.json", tmp_path / "run")
+    assert summary.images["empty"] == 1 and [(line.id, line.reason) for line in summary.failed] == [("b.png", "not_an_image")]
