@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from autodistill_grounded_sam import __version__, cli_discover, cli_few_labels, cli_output
+from autodistill_grounded_sam import __version__, cli_benchmark, cli_discover, cli_few_labels, cli_output
 from autodistill_grounded_sam.errors import (
     ConfigError,
     ExportError,
@@ -38,11 +38,12 @@ _AFTER_INTERRUPT = {
     "label": "what was looked at is kept: run the same command again to go on",
     "decide": "run the same command again",
     "export": "nothing was replaced: run the same command again",
-    "distill": "no student was kept: training starts anew with the same command",
+    "distill": "run the same command again: students of transformers go on where they were, for others training starts anew",
     "adapt": "what was learnt is kept: run the same command again to go on",
     "discover": "run the same command again",
     "check": "folds that are done are kept, and what the others learnt: run the same command again to go on",
     "tune": "what was looked at is kept: run the same command again to go on",
+    "benchmark": "what was looked at is kept: run the same command again to go on",
     "prefetch": "what was brought is kept: run the same command again to go on",
 }
 
@@ -52,7 +53,7 @@ OntologyFlag = Annotated[
 OutFlag = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 DeviceFlag = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-DetectorFlag = Annotated[Optional[str], typer.Option("--detector", help="mini, a hub id, a path, or pkg.module:Class.")]  # noqa: UP045
+DetectorFlag = Annotated[Optional[str], typer.Option("--detector", help="mini, hub id, path, pkg.module:Class, A+B.")]  # noqa: UP045
 SegmenterFlag = Annotated[Optional[str], typer.Option("--segmenter", help="As --detector.")]  # noqa: UP045
 BoxThreshold = Annotated[Optional[float], typer.Option("--box-threshold", help="The score a label must reach (0.35).")]  # noqa: UP045
 TextThreshold = Annotated[Optional[float], typer.Option("--text-threshold", help="The score its words must reach (0.25).")]  # noqa: UP045
@@ -96,7 +97,9 @@ def label(
     precision: Annotated[
         str, typer.Option("--precision", help="float32, tf32 or bfloat16 (faster, scores move a little).")
     ] = "float32",
-    tiles: Annotated[bool, typer.Option("--tiles", help="Look at overlapping tiles beside the whole picture.")] = False,
+    tiles: Annotated[str, typer.Option("--tiles", help="Of large images: none, auto (small objects), all.")] = "none",
+    tile_px: Annotated[Optional[int], typer.Option("--tile-px", help="Side of a tile (as the detector's input holds).")] = None,  # noqa: UP045
+    views: Annotated[Optional[str], typer.Option("--views", help="See the image also as: flip, scale (flip,scale).")] = None,  # noqa: UP045
     extension: Annotated[Optional[str], typer.Option("--extension", help="Only files of this suffix.")] = None,  # noqa: UP045
     offline: OfflineFlag = False,
     json: JsonFlag = False,
@@ -106,7 +109,7 @@ def label(
 
     config = _label_config(
         see={"detector": detector, "segmenter": segmenter, "masks": masks, "mask_guess": mask_guess}
-        | {"precision": precision, "tiles": tiles},
+        | {"precision": precision, "tiles": tiles, "tile_px": tile_px, "views": tuple(views.split(",")) if views else None},
         run={"device": device, "batch_size": int(batch_size) if batch_size.isdigit() else batch_size, "offline": offline}
         | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker},
         decide={"box_threshold": box_threshold, "text_threshold": text_threshold}
@@ -176,7 +179,7 @@ def export(
 
 @app.command()
 def evaluate(
-    source: Annotated[Path, typer.Argument(help="A run or dataset folder, a COCO json, or weights of a student (.pt).")],
+    source: Annotated[Path, typer.Argument(help="A run or dataset folder, a COCO json, or weights of a student.")],
     truth: Annotated[Path, typer.Option("--truth", help="The human reference: a COCO json, or a YOLO data.yaml.")],
     images: ImagesFlag = None,
     json: JsonFlag = False,
@@ -190,33 +193,36 @@ def evaluate(
 app.command()(cli_few_labels.tune)
 app.command()(cli_few_labels.quality)
 app.command()(cli_few_labels.check)
+app.add_typer(cli_benchmark.benchmark)
 app.command()(cli_discover.discover)
 
 
 @app.command()
 def distill(
-    dataset: Annotated[Path, typer.Argument(help="A dataset folder with a data.yaml.")],
+    dataset: Annotated[Path, typer.Argument(help="A dataset folder: YOLO (a data.yaml), or COCO.")],
     out: OutFlag,
-    target: Annotated[str, typer.Option("--target", help="yolov8n-seg.pt, yolo11n.yaml, ..., or a plugin's.")] = "yolov8n-seg.pt",
+    target: Annotated[
+        str, typer.Option("--target", help="yolov8n-seg.pt, yolo11n.yaml, rf-detr-nano, d-fine-s, ..., a folder, or a plugin's.")
+    ] = "yolov8n-seg.pt",
     epochs: Annotated[int, typer.Option("--epochs")] = 50,
-    imgsz: Annotated[int, typer.Option("--imgsz", help="Side of the training images in pixels.")] = 640,
+    imgsz: Annotated[Optional[int], typer.Option("--imgsz", help="Side of the training images in pixels.")] = None,  # noqa: UP045
     batch: Annotated[int, typer.Option("--batch-size")] = 16,
     device: DeviceFlag = "auto",
     seed: Annotated[int, typer.Option("--seed")] = 0,
     settings: Annotated[Optional[list[str]], typer.Option("--set", help="NAME=VALUE of the target's own settings.")] = None,  # noqa: UP045
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write the student as an ONNX file as well.")] = False,
     offline: OfflineFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Train a student on a dataset."""
     from autodistill_grounded_sam import plugins
+    from autodistill_grounded_sam.distill.students import exported
 
-    own = _settings(settings or [])
+    own = _settings(settings or []) | ({} if imgsz is None else {"imgsz": imgsz})
     with cli_output.epochs(epochs, quiet=json) as on_epoch:
         student = plugins.load("targets", target, offline=offline or None)
-        result = student.train(
-            dataset, out=out, epochs=epochs, imgsz=imgsz, batch=batch, device=device, seed=seed, on_epoch=on_epoch, **own
-        )
-    cli_output.show_training(result, json)
+        result = student.train(dataset, out=out, epochs=epochs, batch=batch, device=device, seed=seed, on_epoch=on_epoch, **own)
+    cli_output.show_training(exported(result, "onnx") if onnx else result, json)
 
 
 @app.command()

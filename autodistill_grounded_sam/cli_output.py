@@ -321,11 +321,13 @@ def show_training(result: Any, as_object: bool) -> None:
         as_json(
             {
                 "weights": str(result.weights), "started_from": result.started_from, "figures": dict(result.figures),
-                "command": result.command,
+                "command": result.command, "exported": None if result.exported is None else str(result.exported),
             }
         )  # fmt: skip
         return
     out.print(f"weights: {escape(str(result.weights))} (started from {escape(result.started_from)})")
+    if result.exported is not None:
+        out.print(f"exported: {escape(str(result.exported))}")
     out.print(", ".join(f"{name} {value:.3f}" for name, value in result.figures.items()))
 
 

@@ -13,16 +13,17 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "autodistill_grounded_sam"
 NAME = PACKAGE.name
 GROUND = {
-    "about", "config", "datasets", "drawing", "errors", "image_modes", "images", "loading", "mask_runs", "masks", "ontology",
-    "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews", "similar", "types", "weights",
-    "word_forms",
+    "about", "config", "datasets", "drawing", "errors", "example_images", "image_modes", "images", "loading", "mask_runs",
+    "masks", "ontology", "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews", "similar",
+    "types", "weights", "word_forms",
 }  # fmt: skip
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tune", "decide"), ("tune", "evaluate"),
-          ("check", "evaluate"), ("check", "quality"), ("tag", "detect"),
+          ("check", "evaluate"), ("check", "quality"), ("tag", "detect"), ("distill", "evaluate"),
           ("report", "decide"), ("review", "store"), ("review", "decide")}  # fmt: skip
 JOINERS = {
     "adapting",
+    "benchmarking",
     "contracts",
     "checking",
     "cross_fitting",
@@ -34,6 +35,7 @@ JOINERS = {
     "trusting",
     "tuning",
     "cli",
+    "cli_benchmark",
     "cli_discover",
     "cli_few_labels",
     "cli_output",

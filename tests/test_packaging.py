@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "autodistill_grounded_sam"
-YAMLS = sorted(path.name for path in (ROOT / "ontologies").glob("*.yaml"))
+YAMLS = sorted(path.relative_to(ROOT / "ontologies").as_posix() for path in (ROOT / "ontologies").rglob("*.yaml"))
 MINI = sorted(path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "mini").rglob("*") if path.is_file())
 LOAD = "from autodistill_grounded_sam.ontology import Ontology; print(len(Ontology.load('coco80').classes))"
 
