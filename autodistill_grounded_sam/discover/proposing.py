@@ -142,7 +142,7 @@ class _Sieve:
         self._drop(reasons)
 
     def join_same_things(self) -> None:
-        """Words that share nearly all their boxes are one concept, under the name of the one with most images."""
+        """Words that share nearly all their boxes are one concept, under the name that is the best for most of them."""
         same = self.ground.shares(self._threshold) >= SAME_SHARE
         enough = self.ground.counts(self._threshold) >= FEWEST_BOXES
         groups: list[list[int]] = []
@@ -152,7 +152,9 @@ class _Sieve:
                 groups.append([column])
             else:
                 home.append(column)
+        best_of = self.ground.named(self._threshold).sum(axis=0)
         for group in groups:
+            group.sort(key=lambda column: -best_of[column])
             for other in group[1:]:
                 self.left_out[self.concepts[other].name] = f"the same boxes as {self.concepts[group[0]].name}: a prompt of it"
                 self.concepts[group[0]] = self.concepts[group[0]].with_other(self.concepts[other])

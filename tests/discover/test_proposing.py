@@ -44,6 +44,8 @@ def test_words_that_share_their_boxes_are_one_class__unless_too_few_boxes_say_so
     found = proposal({"cup": range(5), "mug": range(1, 6)}, both)
     assert [spec.prompts for spec in found.ontology.classes] == [("cup", "mug")]
     assert found.evidence[0].tagged == 6 and found.left_out == {"mug": "the same boxes as cup: a prompt of it"}
+    named = proposal({"mug": range(6), "cup": range(5)}, both)
+    assert named.ontology.class_names == ("cup",), "by what scores best, not by what was tagged most"
     few = proposal({"cup": range(4), "mug": range(4)}, both[:4])
     assert few.left_out == {"mug": "its boxes are better named by other words, most of them cup"}
 
