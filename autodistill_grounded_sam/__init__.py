@@ -15,6 +15,8 @@ _EXPORTS = {
     "Ontology": "ontology",
     "LabelConfig": "config",
     "label": "pipeline",
+    "discover": "discovering",
+    "label_auto": "discovering",
     "adapt_weights": "adapting",
     "YOLOv8": "grounded_sam",
     "GroundedSamError": "errors",

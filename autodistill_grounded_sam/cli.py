@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from autodistill_grounded_sam import __version__, cli_few_labels, cli_output
+from autodistill_grounded_sam import __version__, cli_benchmark, cli_discover, cli_few_labels, cli_look, cli_output
 from autodistill_grounded_sam.errors import (
     ConfigError,
     ExportError,
@@ -40,8 +40,10 @@ _AFTER_INTERRUPT = {
     "export": "nothing was replaced: run the same command again",
     "distill": "run the same command again: students of transformers go on where they were, for others training starts anew",
     "adapt": "what was learnt is kept: run the same command again to go on",
+    "discover": "run the same command again",
     "check": "folds that are done are kept, and what the others learnt: run the same command again to go on",
     "tune": "what was looked at is kept: run the same command again to go on",
+    "benchmark": "what was looked at is kept: run the same command again to go on",
     "prefetch": "what was brought is kept: run the same command again to go on",
 }
 
@@ -51,7 +53,7 @@ OntologyFlag = Annotated[
 OutFlag = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 DeviceFlag = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-DetectorFlag = Annotated[Optional[str], typer.Option("--detector", help="mini, a hub id, a path, or pkg.module:Class.")]  # noqa: UP045
+DetectorFlag = Annotated[Optional[str], typer.Option("--detector", help="mini, hub id, path, pkg.module:Class, A+B.")]  # noqa: UP045
 SegmenterFlag = Annotated[Optional[str], typer.Option("--segmenter", help="As --detector.")]  # noqa: UP045
 BoxThreshold = Annotated[Optional[float], typer.Option("--box-threshold", help="The score a label must reach (0.35).")]  # noqa: UP045
 TextThreshold = Annotated[Optional[float], typer.Option("--text-threshold", help="The score its words must reach (0.25).")]  # noqa: UP045
@@ -69,7 +71,10 @@ ImagesFlag = Annotated[Optional[str], typer.Option("--images", help="Where the i
 @app.command()
 def label(
     images: Annotated[str, typer.Argument(help="The folder of images, searched with its sub-folders, or a URL (s3://...).")],
-    ontology: OntologyFlag,
+    ontology: cli_discover.OntologyFlag = None,
+    auto: cli_discover.AutoFlag = False,
+    tagger: cli_discover.TaggerFlag = None,
+    words: cli_discover.WordsFlag = None,
     out: Annotated[Optional[Path], typer.Option("--out", help="The dataset folder (IMAGES_labeled).")] = None,  # noqa: UP045
     detector: DetectorFlag = None,
     segmenter: SegmenterFlag = None,
@@ -92,8 +97,11 @@ def label(
     precision: Annotated[
         str, typer.Option("--precision", help="float32, tf32 or bfloat16 (faster, scores move a little).")
     ] = "float32",
-    tiles: Annotated[bool, typer.Option("--tiles", help="Look at overlapping tiles beside the whole picture.")] = False,
+    tiles: Annotated[str, typer.Option("--tiles", help="Of large images: none, auto (small objects), all.")] = "none",
+    tile_px: Annotated[Optional[int], typer.Option("--tile-px", help="Side of a tile (as the detector's input holds).")] = None,  # noqa: UP045
+    views: Annotated[Optional[str], typer.Option("--views", help="See the image also as: flip, scale (flip,scale).")] = None,  # noqa: UP045
     extension: Annotated[Optional[str], typer.Option("--extension", help="Only files of this suffix.")] = None,  # noqa: UP045
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html beside the dataset.")] = True,
     offline: OfflineFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -102,15 +110,16 @@ def label(
 
     config = _label_config(
         see={"detector": detector, "segmenter": segmenter, "masks": masks, "mask_guess": mask_guess}
-        | {"precision": precision, "tiles": tiles},
+        | {"precision": precision, "tiles": tiles, "tile_px": tile_px, "views": tuple(views.split(",")) if views else None},
         run={"device": device, "batch_size": int(batch_size) if batch_size.isdigit() else batch_size, "offline": offline}
-        | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker},
+        | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker, "report": report},
         decide={"box_threshold": box_threshold, "text_threshold": text_threshold}
         | {"duplicate_iou": duplicate_iou, "duplicate_containment": duplicate_containment},
         export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
     )
     with cli_output.progress(quiet=json) as bar:
-        summary = pipeline.label(images, _ontology(ontology, json), out, config, extension=extension, progress=bar)
+        found = cli_discover.found(auto, ontology, images, out, {"tagger": tagger, "words": words}, config, extension, bar)
+        summary = pipeline.label(images, _ontology(found, json), out, config, extension=extension, progress=bar)
     cli_output.show_run(summary, json)
     raise typer.Exit(3 if summary.failed else 0)
 
@@ -185,6 +194,9 @@ def evaluate(
 app.command()(cli_few_labels.tune)
 app.command()(cli_few_labels.quality)
 app.command()(cli_few_labels.check)
+app.add_typer(cli_benchmark.benchmark)
+app.command()(cli_discover.discover)
+app.command()(cli_look.report)
 
 
 @app.command()
@@ -282,11 +294,10 @@ def ontologies(json: JsonFlag = False) -> None:
 
 @app.command()
 def plugins(json: JsonFlag = False) -> None:
-    """List every detector, segmenter, tagger, format and target, and what is wrong with any."""
-    from autodistill_grounded_sam import plugins as known
+    """List every detector, segmenter, tagger, format and target, what was proven of each, and what is wrong with any."""
+    from autodistill_grounded_sam.about import table
 
-    found = [plugin for role in known.BUILT_IN for plugin in known.list_plugins(role)]
-    cli_output.show_plugins([(plugin, plugin.problem()) for plugin in found], json)
+    cli_output.show_plugins([row.facts() for row in table()], json)
 
 
 @app.command()

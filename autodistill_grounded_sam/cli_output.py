@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Column, Table
+
+from autodistill_grounded_sam.plugins import OURS
 
 _PLAIN_SECONDS = 10.0  # between two lines where there is no terminal to draw a bar on
 _SHOWN_CLASSES = 6
@@ -172,6 +175,7 @@ def show_run(summary: Any, as_object: bool) -> None:
                 "per_class": dict(summary.per_class), "looked_at": summary.looked_at, "seconds": round(summary.seconds, 3),
                 "images_per_second": round(summary.images_per_second, 3),
                 "share_in_models": round(summary.share_in_models, 3), "peak_memory_mb": summary.peak_memory_mb,
+                "report": None if summary.report is None else str(summary.report),
                 "stages": {stage: round(seconds, 3) for stage, seconds in summary.stages.items()},
                 "failed": [{"id": line.id, "reason": line.reason, "detail": line.detail} for line in summary.failed],
                 "datasets": [_dataset(dataset) for dataset in summary.datasets],
@@ -192,6 +196,8 @@ def show_run(summary: Any, as_object: bool) -> None:
     out.print(f"images: {states}; {summary.looked_at} looked at in this run{rate}, {summary.seconds:.1f} s in all{peak}")
     for dataset in summary.datasets:
         _print_dataset(dataset)
+    if summary.report is not None:
+        out.print(f"report: {escape(str(summary.report))}")
     for note in summary.notes:
         out.print(f"note: {escape(note)}")
     if summary.failed:
@@ -199,6 +205,13 @@ def show_run(summary: Any, as_object: bool) -> None:
         said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         what = "1 image was" if len(summary.failed) == 1 else f"{len(summary.failed)} images were"
         err.print(f"[yellow]{what} set aside[/] ({said}): {escape(str(summary.run / 'failed.jsonl'))}")
+
+
+def show_report(report: Any, as_object: bool) -> None:
+    if as_object:
+        as_json({"report": str(report.path), "bytes": report.bytes, "images": report.images, "labels": report.labels})
+    else:
+        out.print(f"report: {escape(str(report.path))} ({report.bytes / 1e6:.1f} MB, opens in any browser)")
 
 
 def show_dataset(dataset: Any, as_object: bool) -> None:
@@ -351,17 +364,19 @@ def show_ontologies(rows: Sequence[Any], as_object: bool) -> None:
     out.print(table)
 
 
-def show_plugins(rows: Sequence[tuple[Any, str]], as_object: bool) -> None:
+def show_plugins(rows: Sequence[Mapping[str, Any]], as_object: bool) -> None:
     if as_object:
-        facts = [
-            {"role": p.role, "name": p.name, "target": p.target, "from": p.distribution, "problem": w or None} for p, w in rows
-        ]
-        as_json({"plugins": facts})
+        as_json({"plugins": list(rows)})
         return
-    table = Table("role", "name", "class", "from", "problem")
-    for plugin, wrong in rows:
-        table.add_row(plugin.role, escape(plugin.name), escape(plugin.target), plugin.distribution, escape(wrong))
-    out.print(table)
+    for role, found in groupby(rows, key=lambda row: row["role"]):
+        out.print(f"[bold]{role}[/]")
+        for row in found:
+            origin = row["from"] if row["from"] != OURS else None
+            facts = [origin, row["licence"], row["needs"] and f"needs {row['needs']}", row["problem"]]
+            out.print(escape("  " + "; ".join([row["name"], *filter(None, facts)])))
+            for checkpoint in row["checkpoints"]:  # a line each: names are to be copied
+                if checkpoint != row["name"]:
+                    out.print(f"    {escape(checkpoint)}")
 
 
 def show_weights(found: Sequence[Any], as_object: bool) -> None:

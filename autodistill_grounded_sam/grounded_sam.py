@@ -103,7 +103,7 @@ class GroundedSAM(DetectionBaseModel):  # type: ignore[misc]
             ontology = replace(ontology, exclusive=(ontology.class_names,))
         config = self.config.model_copy(
             update={
-                "see": self.config.see.model_copy(update={"tiles": sahi or self.config.see.tiles}),
+                "see": self.config.see.model_copy(update={"tiles": "all"} if sahi else {}),
                 "decide": self._decide_config(),
                 "export": self.config.export.model_copy(update={"confidence_files": record_confidence}),
             }

@@ -22,13 +22,18 @@ GROUP = "autodistill_grounded_sam"
 OURS = "autodistill-grounded-sam"
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
-    "detectors": {"mini": "autodistill_grounded_sam.detect.grounding_dino:GroundingDino"},
+    "detectors": {"mini": "autodistill_grounded_sam.detect.choosing:DetectorOfWeights"},
     "segmenters": {
         "mini": "autodistill_grounded_sam.segment.sam:Sam",
         "ellipse": "autodistill_grounded_sam.segment.cheap:Ellipse",
         "grabcut": "autodistill_grounded_sam.segment.cheap:GrabCut",
     },
-    "taggers": {},
+    "taggers": {
+        "mini": "autodistill_grounded_sam.tag.vocabulary:Vocabulary",
+        "ram": "autodistill_grounded_sam.tag.recognize:RecognizeAnything",
+        "ram-plus": "autodistill_grounded_sam.tag.recognize:RecognizeAnything",
+        "tag2text": "autodistill_grounded_sam.tag.recognize:RecognizeAnything",
+    },
     "formats": {
         "yolo-seg": "autodistill_grounded_sam.export.yolo:YoloSegWriter",
         "yolo": "autodistill_grounded_sam.export.yolo:YoloBoxWriter",
@@ -62,13 +67,16 @@ SEAMS: Mapping[str, type] = {
 WEIGHTS_OF: Mapping[str, str] = {
     "detectors": "autodistill_grounded_sam.detect.choosing:DetectorOfWeights",
     "segmenters": "autodistill_grounded_sam.segment.sam:Sam",
+    "taggers": "autodistill_grounded_sam.tag.choosing:TaggerOfWeights",
     "targets": "autodistill_grounded_sam.distill.choosing:TargetOfWeights",
 }
 _WEIGHTS_HINT: Mapping[str, str] = {
     "detectors": ", a hub id (owner/name), a path to weights",
     "segmenters": ", a hub id (owner/name), a path to weights",
+    "taggers": ", a hub id (owner/name), a path to weights",
     "targets": ", another size (rf-detr-small, d-fine-s), a model of ultralytics (yolo11n-seg.pt), a hub id, a path to weights",
 }
+_WITH_THRESHOLD = re.compile(r"(.*)@(\d*\.?\d+)")
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -131,6 +139,26 @@ def list_plugins(role: str) -> list[Plugin]:
         distribution = point.dist.name if point.dist is not None else "an unknown distribution"
         claims.setdefault(point.name, []).append(Plugin(role, point.name, point.value, distribution))
     return [_joined(claims[name]) for name in sorted(claims)]
+
+
+def members(role: str, name: str) -> list[tuple[str, float | None]]:
+    """The models that `a+b` names, each with the threshold that it may carry (`a@0.3+b`); one alone for any other name.
+
+    Raises PluginError for a part without a name, and for a threshold outside of 0..1.
+    """
+    if Path(name).exists():
+        return [(name, None)]
+    found: list[tuple[str, float | None]] = []
+    for part in name.split("+"):
+        matched = _WITH_THRESHOLD.fullmatch(part)
+        own, threshold = (matched[1], float(matched[2])) if matched and role == "detectors" else (part, None)
+        if not own or (threshold is not None and not 0 < threshold < 1):
+            raise PluginError(
+                f"{role[:-1]} {name!r}: several are joined as a+b, and a score between 0 and 1 after a name is that which counts "
+                f"as 0.35 (a@0.3+b); {part!r} is neither"
+            )
+        found.append((own, threshold))
+    return found
 
 
 def find(role: str, name: str) -> Plugin:

@@ -20,11 +20,15 @@ from autodistill_grounded_sam.errors import WeightsError
 
 logger = logging.getLogger(__name__)
 
-Role = Literal["detector", "segmenter", "student", "tokenizer", "model"]  # "model": whatever prefetch is asked to bring
+Role = Literal["detector", "segmenter", "tagger", "student", "tokenizer", "model"]  # "model": whatever prefetch is asked for
 Kind = Literal["transformers", "official"]
 
 OFFICIAL_SUFFIXES = (".pth", ".pt", ".safetensors")
-_HUB_TEXTS = ["*.json", "*.txt"]  # all that a tokenizer is made of; its repository may hold a whole language model besides
+_HUB_TEXTS = [
+    "*.json",
+    "*.txt",
+    "*.jinja",
+]  # all that a tokenizer is made of; its repository may hold a whole language model besides
 _HUB_FILES = ["*.safetensors", *_HUB_TEXTS]
 # What changes the numbers of a model besides its weights.
 _SETTINGS = (
@@ -48,6 +52,7 @@ _TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json")
 _NEEDED: dict[Role, tuple[tuple[str, ...], ...]] = {
     "detector": (("config.json",), ("*.safetensors",), _TOKENIZER, _PROCESSOR),
     "segmenter": (("config.json",), ("*.safetensors",), _PROCESSOR),
+    "tagger": (("config.json",), ("*.safetensors",), _TOKENIZER, _PROCESSOR),
     "student": (("config.json",), ("*.safetensors",)),
     "tokenizer": (_TOKENIZER,),
     "model": (("config.json",), ("*.safetensors",)),
@@ -103,8 +108,20 @@ _KNOWN = (
     KnownModel("facebook/sam2.1-hiera-base-plus", "segmenter", "Apache-2.0", "0.3 GB", "SAM 2.1 base-plus"),
     KnownModel("facebook/sam2.1-hiera-large", "segmenter", "Apache-2.0", "0.9 GB", "SAM 2.1 large; faster than SAM ViT-H"),
     KnownModel("yonigozlan/EdgeTAM-hf", "segmenter", "Apache-2.0", "0.1 GB", "EdgeTAM; small and quick, needs timm"),
+    KnownModel("ram-plus", "tagger", "Apache-2.0", "some GB", "RAM++ Swin-L, the authors' file: 4,585 tags; the default tagger"),
+    KnownModel("ram", "tagger", "Apache-2.0", "some GB", "RAM Swin-L, the authors' file: the same tags"),
+    KnownModel("tag2text", "tagger", "Apache-2.0", "4.5 GB", "Tag2Text Swin-B, the authors' file: 3,429 tags"),
+    KnownModel("Salesforce/blip-image-captioning-large", "tagger", "BSD-3-Clause", "1.9 GB", "BLIP: nouns of a caption"),
+    KnownModel("florence-community/Florence-2-base-ft", "tagger", "MIT", "0.5 to 1.1 GB", "Florence-2: nouns of region captions"),
     KnownModel("bert-base-uncased", "tokenizer", "Apache-2.0", "1 MB", "the words of official Grounding DINO .pth files"),
 )  # fmt: skip
+
+# Official files that lie on the hub as they are: repository, its kind, and the file.
+OFFICIAL_ON_HUB: Mapping[str, tuple[str, str, str]] = {
+    "ram-plus": ("xinyu1205/recognize-anything-plus-model", "model", "ram_plus_swin_large_14m.pth"),
+    "ram": ("xinyu1205/recognize-anything", "space", "ram_swin_large_14m.pth"),
+    "tag2text": ("xinyu1205/recognize-anything", "space", "tag2text_swin_14m.pth"),
+}
 
 
 def known_models() -> tuple[KnownModel, ...]:
@@ -174,6 +191,8 @@ def find_weights(name: str, role: Role, *, offline: bool = False) -> FoundWeight
     own = [model.role for model in _KNOWN if model.name == name]
     if own and role not in own:
         raise WeightsError(f"{name} is a {own[0]}, not a {role}; {_suggestion(name, role)}")
+    if name in OFFICIAL_ON_HUB:
+        return FoundWeights(name, "official", _file_from_hub(name, offline))
     if own or (_HUB_ID.fullmatch(name) and not _looks_like_path(name)):
         return FoundWeights(name, "transformers", _from_hub(name, role, offline))
     if _looks_like_path(name):
@@ -246,6 +265,29 @@ def _from_hub(name: str, role: Role, offline: bool) -> Path:
         f"the {role} {name!r} is not on this machine ({', '.join(missing)} missing in {_hub_cache()}, and no local path of that "
         f"name) and cannot be downloaded: {reason}. Where there is a network, `grounded-sam prefetch {name}` brings it"
         + (f'; {role}="mini" runs now' if role in ("detector", "segmenter") else "")
+    )
+
+
+def _file_from_hub(name: str, offline: bool) -> Path:
+    """The official file in the hub's own cache, brought there unless `offline`."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+
+    repository, kind, file = OFFICIAL_ON_HUB[name]
+    reason = "offline"
+    for local_files_only in (True, False):
+        if offline and not local_files_only:
+            break
+        try:
+            return Path(hf_hub_download(repository, file, repo_type=kind, local_files_only=local_files_only))
+        except LocalEntryNotFoundError as error:
+            reason = reason if offline else str(error).splitlines()[0]
+        except (OSError, ValueError, HTTPError) as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'}"
+    page = f"{repository} ({kind})"
+    raise WeightsError(
+        f"{file} of the hub's {page} is not on this machine and cannot be downloaded: {reason}. Where there is a network, "
+        f"`grounded-sam prefetch {name}` brings it; or give the path of the file instead of {name!r}"
     )
 
 

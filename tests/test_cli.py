@@ -100,7 +100,7 @@ def test_label_settings_reach_the_run(say: Any, images: Path, tmp_path: Path) ->
         ("label {images} --ontology fruit --masks some", "masks"),
         ("label {images} --ontology fruit --format yolov9", "yolov9"),
         ("label {empty} --ontology fruit", "no image"),
-        ("label {images}", "Missing option '--ontology'"),
+        ("label {images}", "say what to look for with --ontology, or --auto to find out what is there"),
         ("decide {images}", "no run in"),
         ("export {images} --out x", "no run in"),
         ("evaluate {images} --truth nowhere.json", "holds no labels; expected a folder that `label` made"),

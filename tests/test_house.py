@@ -13,31 +13,39 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "autodistill_grounded_sam"
 NAME = PACKAGE.name
 GROUND = {
-    "config", "datasets", "drawing", "errors", "image_modes", "images", "loading", "mask_runs", "masks", "ontology",
-    "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews", "similar", "types", "weights",
+    "about", "config", "datasets", "drawing", "errors", "example_images", "image_modes", "images", "loading", "mask_runs",
+    "masks", "ontology", "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews", "similar",
+    "types", "weights", "word_forms",
 }  # fmt: skip
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tune", "decide"), ("tune", "evaluate"),
-          ("check", "evaluate"), ("check", "quality"), ("distill", "evaluate"),
+          ("check", "evaluate"), ("check", "quality"), ("tag", "detect"), ("distill", "evaluate"),
           ("report", "decide"), ("review", "store"), ("review", "decide")}  # fmt: skip
 JOINERS = {
     "adapting",
+    "benchmarking",
+    "contracts",
     "checking",
     "cross_fitting",
+    "discovering",
     "pipeline",
     "decisions",
     "run_setup",
     "measuring",
+    "reporting",
     "trusting",
     "tuning",
     "cli",
+    "cli_benchmark",
+    "cli_discover",
     "cli_few_labels",
+    "cli_look",
     "cli_output",
     "grounded_sam",
     "testing",
     "__init__",
 }
-NO_TORCH = {"check", "decide", "export", "quality", "store", "report", "tune"} | GROUND - {"loading"}
+NO_TORCH = {"check", "decide", "discover", "export", "quality", "store", "report", "tune"} | GROUND - {"loading"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BESIDE = [path for room in ("benchmarks", "tests", "tools") for path in sorted((PACKAGE.parent / room).rglob("*.py"))]
 

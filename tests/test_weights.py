@@ -186,10 +186,10 @@ def test_prefetch__a_tokenizer_brings_no_weights(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake_download)
     prefetch(["bert-base-uncased"])
-    assert asked == [["*.json", "*.txt"]] * 2
+    assert asked == [["*.json", "*.txt", "*.jinja"]] * 2
     asked.clear()
     prefetch([HUB_ID])
-    assert asked == [["*.safetensors", "*.json", "*.txt"]] * 2
+    assert asked == [["*.safetensors", "*.json", "*.txt", "*.jinja"]] * 2
 
 
 def test_find_weights__mini_that_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

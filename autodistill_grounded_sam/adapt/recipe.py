@@ -15,6 +15,9 @@ from autodistill_grounded_sam.ontology import Ontology
 # An object needs a few cells of the finest feature map (8 px each for every known model) to be told from its neighbours. On blood
 # cells AP50 of the smallest class came to 0.50 with objects of 15 px and to 0.79 with 24 (docs/adapt.md).
 LEAST_OBJECT_PX = 24
+# What tells kinds apart is smaller than the objects: for boards that differ by their print, AP50 was 0.69 at 160 px and 0.76 at
+# 256, with objects of 50 px already at 160 (docs/real.md).
+LEAST_SMALL_SIDE_PX = 256  # of a small model's input, where the images have as much to show
 SMALL_MODEL = 20e6  # parameters: `mini` has 1.9 million, the smallest released Grounding DINO 172 million
 LARGEST_SMALL_SIDE_PX = 480  # of a small model's input: beyond, minutes on a processor are too few to learn anything
 SIDE_STEP_PX = 32  # the coarsest cell
@@ -56,7 +59,7 @@ def choose_recipe(examples: Sequence[Example], model: Any, trained_wh: tuple[int
     if wanted is not None:
         shorter = wanted
     elif small:
-        shorter = max(shorter, min(LARGEST_SMALL_SIDE_PX, _side_for(examples)))
+        shorter = max(shorter, min(LARGEST_SMALL_SIDE_PX, max(_side_for(examples), _least_side(examples))))
     longer = round(longer * shorter / trained_wh[0])
     chosen: dict[str, Any] = {
         "shorter_side_px": shorter,
@@ -93,6 +96,12 @@ def _side_for(examples: Sequence[Example]) -> int:
             share_of.setdefault(class_id, []).append(share)
     least = min(float(np.median(shares)) for shares in share_of.values())
     return ceil(LEAST_OBJECT_PX / least / SIDE_STEP_PX) * SIDE_STEP_PX
+
+
+def _least_side(examples: Sequence[Example]) -> int:
+    """`LEAST_SMALL_SIDE_PX`, or the shorter side of the middle image if that is less: enlarged it shows no more."""
+    shown = float(np.median([min(example.width, example.height) for example in examples]))
+    return min(LEAST_SMALL_SIDE_PX, int(shown) // SIDE_STEP_PX * SIDE_STEP_PX)
 
 
 def _queries_for(examples: Sequence[Example], now: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 State = dict[str, "Tensor"]
 
-_SWIN = "model.backbone.conv_encoder.model.swin."
+SWIN = "model.backbone.conv_encoder.model.swin."
 # Recomputed by transformers, only used in training (label_enc), or never used (the pooler of BERT).
 _DROPPED = re.compile(
     r"label_enc\.weight|.*\.relative_position_index|bert\.embeddings\.position_ids|bert\.pooler\..*|.*\.attn_mask"
@@ -29,10 +29,10 @@ _DROPPED = re.compile(
 _UNUSED_IN_MODEL = re.compile(r".*swin\.layernorm\.(weight|bias)")  # the backbone reads the norms of its stages instead
 # Official prefix -> transformers' prefix, and what the rest of the name begins with, official -> transformers'.
 _PREFIXES: tuple[tuple[str, str, dict[str, str]], ...] = (
-    (r"backbone\.0\.patch_embed\.", _SWIN + "embeddings.", {"proj.": "patch_embeddings.projection.", "norm.": "norm."}),
+    (r"backbone\.0\.patch_embed\.", SWIN + "embeddings.", {"proj.": "patch_embeddings.projection.", "norm.": "norm."}),
     (
         r"backbone\.0\.layers\.(\d+)\.blocks\.(\d+)\.",
-        _SWIN + r"encoder.layers.\1.blocks.\2.",
+        SWIN + r"encoder.layers.\1.blocks.\2.",
         {
             "norm1.": "layernorm_before.",
             "norm2.": "layernorm_after.",
@@ -42,7 +42,7 @@ _PREFIXES: tuple[tuple[str, str, dict[str, str]], ...] = (
             "mlp.": "mlp.",
         },
     ),
-    (r"backbone\.0\.layers\.(\d+)\.downsample\.", _SWIN + r"encoder.layers.\1.downsample.", {"": ""}),
+    (r"backbone\.0\.layers\.(\d+)\.downsample\.", SWIN + r"encoder.layers.\1.downsample.", {"": ""}),
     (
         r"backbone\.0\.",
         "model.backbone.conv_encoder.model.hidden_states_norms.",
@@ -208,20 +208,13 @@ def infer_config(official: State, given: Mapping[str, Any]) -> dict[str, Any]:
     Both releases (Swin-T OGC, Swin-B cogcoor) are told completely. Eight heads, and 64 channels a head of BERT, are what every
     released model has; the shapes do not tell them.
     """
-
-    def size(key: str, axis: int = 0) -> int:
-        return int(official[key].shape[axis])
-
-    def count(pattern: str) -> int:
-        numbers = [int(match[1]) for key in official if (match := re.match(pattern, key))]
-        return max(numbers, default=-1) + 1
-
+    size, count = _readers(official)
     levels, heads = size("transformer.level_embed"), int(given.get("encoder_attention_heads", 8))
     ffn = "transformer.{}.layers.0.linear1.weight"
     points = "transformer.{}.attention_weights.weight"
     return _merged(
         {
-            "backbone_config": _infer_swin(official, size, count),
+            "backbone_config": infer_swin(official),
             "text_config": _infer_bert(size, count, given),
             "d_model": size("transformer.level_embed", 1),
             "num_queries": size("transformer.tgt_embed.weight"),
@@ -240,7 +233,22 @@ def infer_config(official: State, given: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _infer_swin(official: State, size: Any, count: Any) -> dict[str, Any]:
+def _readers(official: State) -> tuple[Callable[..., int], Callable[[str], int]]:
+    """What reads a dimension of a tensor, and what counts the layers of a numbered name."""
+
+    def size(key: str, axis: int = 0) -> int:
+        return int(official[key].shape[axis])
+
+    def count(pattern: str) -> int:
+        numbers = [int(match[1]) for key in official if (match := re.match(pattern, key))]
+        return max(numbers, default=-1) + 1
+
+    return size, count
+
+
+def infer_swin(official: State) -> dict[str, Any]:
+    """Arguments for SwinConfig from the tensors under `backbone.0.`, the authors' own Swin."""
+    size, count = _readers(official)
     depths = [count(rf"backbone\.0\.layers\.{stage}\.blocks\.(\d+)\.") for stage in range(count(r"backbone\.0\.layers\.(\d+)\."))]
     table = "backbone.0.layers.{}.blocks.0.attn.relative_position_bias_table"
     window = (isqrt(size(table.format(0))) + 1) // 2

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.datasets import dataset_class_names
 from autodistill_grounded_sam.distill.detr_recipe import Recipe
 from autodistill_grounded_sam.errors import ConfigError, WrongPlaceError
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CARD, UNFINISHED = "training.json", "unfinished"
+_LEARNS = (
+    "learns painted scenes (`tests/journeys/test_detr_students.py`), its ONNX file answers alike "
+    "(`tests/distill/test_onnx_student.py`)"
+)
+_TUNED = (
+    "trained from saved tiny weights, begun anew after a kill (`tests/distill/test_detr_target.py`); no pretrained ones were here"
+)
 SCRATCH_SETTINGS = {"lr": 1e-3, "backbone_share": 1.0}  # from random weights all learns alike, and faster
 
 
@@ -34,6 +42,14 @@ class DetrTarget:
     Pretrained weights come from the hub; without them it does not start. `rf-detr-mini`, `rf-detr-seg-mini`, `d-fine-mini`,
     `rt-detr-mini` and a folder that holds only a config.json start from random weights.
     """
+
+    about = (
+        About("rf-detr-nano", _TUNED, "Roboflow/rf-detr-*", "Apache-2.0", "transformers 5.9"),
+        About("rf-detr-seg-nano", _TUNED, "Roboflow/rf-detr-seg-*", "Apache-2.0", "transformers 5.9"),
+        About("d-fine-n", _TUNED, "ustc-community/dfine-*-coco", "Apache-2.0"),
+        About("rt-detr-r18", _TUNED, "PekingU/rtdetr_*", "Apache-2.0"),
+        *(About(name, _LEARNS) for name in ("rf-detr-mini", "rf-detr-seg-mini", "d-fine-mini", "rt-detr-mini")),
+    )
 
     def __init__(self, model: str = "rf-detr-nano", *, offline: bool | None = None) -> None:
         self.model = str(model)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.distill.students import MOST_OBJECTS, StudentPrediction
 from autodistill_grounded_sam.distill.ultralytics_setup import (
     build_model,
@@ -42,6 +43,16 @@ class UltralyticsTarget:
     A name with `.yaml` starts from random weights. Any other starts from pretrained weights: the file if there is one, else
     ultralytics' own release; where that cannot be had (offline, download failed) from random weights, with a warning.
     """
+
+    about = (
+        About(
+            "yolov8n-seg.pt",
+            "trained at a tiny size, weights loaded back (`tests/distill/test_ultralytics_target.py`, `make demo`)",
+            "any model of ultralytics",
+            licence="AGPL-3.0, or one of Ultralytics'",
+            needs="extra [yolo]",
+        ),
+    )
 
     def __init__(self, model: str = "yolov8n-seg.pt", *, offline: bool | None = None) -> None:
         self.model = str(model)

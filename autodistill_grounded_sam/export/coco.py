@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import autodistill_grounded_sam
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.datasets import COCO_FILE
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.writing import SPLITS, FolderWriter, ReadBack, Written
@@ -23,6 +24,7 @@ from autodistill_grounded_sam.types import ImageRecord, Labels, Split
 class CocoWriter(FolderWriter):
     """Streams: images and annotations go to a file each, one a line, and are joined at the end, so memory stays flat."""
 
+    about = (About("coco", "read back and compared in every export; pycocotools reads it (`tests/export/test_coco.py`)"),)
     name: ClassVar[str] = "coco"
     entries: ClassVar[tuple[str, ...]] = ("train", "valid")
     image_folder: ClassVar[str] = "{split}"

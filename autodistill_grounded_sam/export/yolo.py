@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.datasets import SIX_DIGITS, fill_polygon, read_yolo_rows
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.polygons import ring_of_box, rings_of
@@ -131,6 +132,7 @@ class YoloWriter(FolderWriter):
 class YoloSegWriter(YoloWriter):
     """One ring an object: `class x1 y1 x2 y2 ...`, see `polygons`. An object whose mask is empty gets the ring of its box."""
 
+    about = (About("yolo-seg", "read back and compared in every export; ultralytics reads it (`tests/export/test_yolo.py`)"),)
     name: ClassVar[str] = "yolo-seg"
     needs_masks: ClassVar[bool] = True
 
@@ -176,6 +178,7 @@ class YoloSegWriter(YoloWriter):
 class YoloBoxWriter(YoloWriter):
     """One box an object: `class x_centre y_centre width height`."""
 
+    about = (About("yolo", "read back and compared in every export; ultralytics reads it (`tests/export/test_yolo.py`)"),)
     name: ClassVar[str] = "yolo"
 
     def _rows(self, images: Sequence[Written]) -> tuple[Numbers, list[int]]:

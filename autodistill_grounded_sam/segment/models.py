@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.errors import WeightsError
 from autodistill_grounded_sam.loading import quiet_loading
 from autodistill_grounded_sam.segment.decoder import MaskDecoder
@@ -50,6 +51,38 @@ FAMILIES: Mapping[str, Family] = {
     "edgetam": _EDGETAM,
     "edgetam_video": _EDGETAM,
 }
+
+
+ABOUT = (
+    About("mini", "mask IoU 0.92 from true boxes on painted scenes (`benchmarks/mini_quality.py`)", "mini"),
+    About(
+        "SAM",
+        "masks of the authors' code, IoU 0.9999997 on the same random weights (`tests/segment/test_official.py`)",
+        "facebook/sam-vit-*",
+    ),
+    About(
+        "SAM-HQ",
+        "masks of the authors' code, IoU 0.9999996, where transformers' are not (`tests/segment/test_decoder_hq.py`)",
+        "syscv-community/sam-hq-*",
+    ),
+    About(
+        "SAM 2.1",
+        "masks of the authors' code, IoU 0.9999996 on the same random weights (`tests/segment/test_official_sam2.py`)",
+        "facebook/sam2*",
+    ),
+    About(
+        "SAM 3's tracker",
+        "logits of transformers within 5e-4, its authors' code was not here (`tests/segment/test_decoder_sam2.py`)",
+        "facebook/sam3",
+        licence="SAM License",
+    ),
+    About(
+        "EdgeTAM",
+        "logits of transformers within 2e-4, its authors' code was not here (`tests/segment/test_decoder_sam2.py`)",
+        "yonigozlan/EdgeTAM-*",
+        needs="timm",
+    ),
+)
 
 
 def family_of(model: Any) -> Family:

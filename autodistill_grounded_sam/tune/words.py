@@ -7,15 +7,8 @@ from dataclasses import replace
 
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.ontology import Ontology, did_you_mean, sanitize
+from autodistill_grounded_sam.word_forms import bare, plural, singular
 
-_ARTICLES = ("a ", "an ", "the ")
-_SAME_IN_PLURAL = ("fish", "sheep", "deer", "series", "aircraft", "glasses", "scissors", "trousers")
-_ODD_PLURALS = {
-    "person": "people", "man": "men", "woman": "women", "child": "children", "foot": "feet", "tooth": "teeth", "mouse": "mice",
-    "goose": "geese", "leaf": "leaves", "knife": "knives", "shelf": "shelves", "loaf": "loaves", "wolf": "wolves",
-    "nucleus": "nuclei", "fungus": "fungi", "cactus": "cacti",
-}  # fmt: skip
-_ODD_SINGULARS = {plural: word for word, plural in _ODD_PLURALS.items()}
 MOST_SETS = 60  # of words that are tried for a class; what is found best among more of them is found by luck
 
 
@@ -43,10 +36,9 @@ def candidate_words(ontology: Ontology, listed: Mapping[str, Sequence[str]], *, 
 
 def forms_of(word: str) -> list[str]:
     """Bare, with an article, and in the plural; English rules, of the last word."""
-    bare = next((word[len(article) :] for article in _ARTICLES if word.startswith(article)), word)
-    singular = _on_last(bare, _singular)
-    article = "an" if singular[:1] in "aeiou" else "a"
-    return list(dict.fromkeys([singular, f"{article} {singular}", _on_last(singular, _plural)]))
+    one = singular(bare(word))
+    article = "an" if one[:1] in "aeiou" else "a"
+    return list(dict.fromkeys([one, f"{article} {one}", plural(one)]))
 
 
 def word_sets(given: Sequence[str], words: Sequence[str]) -> list[tuple[str, ...]]:
@@ -63,35 +55,3 @@ def with_words(ontology: Ontology, words: Mapping[str, Sequence[str]]) -> Ontolo
     """The ontology with other words for the classes named."""
     classes = tuple(replace(spec, prompts=tuple(words.get(spec.name, spec.prompts))) for spec in ontology.classes)
     return replace(ontology, classes=classes)
-
-
-def _on_last(words: str, change: object) -> str:
-    head, _, last = words.rpartition(" ")
-    changed = change(last) if callable(change) else last
-    return f"{head} {changed}" if head else str(changed)
-
-
-def _plural(word: str) -> str:
-    if word in _SAME_IN_PLURAL or not word.isalpha():
-        return word
-    if word in _ODD_PLURALS:
-        return _ODD_PLURALS[word]
-    if word.endswith(("s", "x", "z", "ch", "sh")):
-        return word + "es"
-    if word.endswith("y") and word[-2:-1] not in "aeiou":
-        return word[:-1] + "ies"
-    return word + "s"
-
-
-def _singular(word: str) -> str:
-    """Undoes `_plural`; what it would not make into the same word again is left alone."""
-    if word in _ODD_SINGULARS:
-        return _ODD_SINGULARS[word]
-    if word in _SAME_IN_PLURAL or word.endswith(("ss", "us", "is")):
-        return word
-    for ending, instead in (("ies", "y"), ("es", ""), ("s", "")):
-        if word.endswith(ending) and len(word) > len(ending) + 1:
-            shorter = word[: -len(ending)] + instead
-            if _plural(shorter) == word:
-                return shorter
-    return word

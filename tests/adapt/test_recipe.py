@@ -15,10 +15,10 @@ from autodistill_grounded_sam.ontology import Ontology
 WORDS = Ontology.from_dict({"cat": "a", "dog": "b"})
 
 
-def example(name: str, side_px: float, count: int = 1, classes: tuple[int, ...] = (0,)) -> Example:
-    """`count` square boxes of `side_px` in a picture 640x480."""
+def example(name: str, side_px: float, count: int = 1, classes: tuple[int, ...] = (0,), height: int = 480) -> Example:
+    """`count` square boxes of `side_px` in a picture 640 px wide."""
     boxes = np.tile(np.array([10, 10, 10 + side_px, 10 + side_px], np.float32), (count, 1))
-    return Example(name, Path(name), name, 640, 480, np.resize(np.array(classes, np.int32), count), boxes)
+    return Example(name, Path(name), name, 640, height, np.resize(np.array(classes, np.int32), count), boxes)
 
 
 def model(parameters: float, queries: int = 40) -> Any:
@@ -28,7 +28,7 @@ def model(parameters: float, queries: int = 40) -> Any:
 
 @pytest.mark.parametrize(
     ("side_px", "shorter"),
-    [(240, 160), (72, 160), (60, 192), (4, 480)],  # large enough; 24 px in steps of 32; the most that a small model can learn
+    [(240, 256), (40, 288), (4, 480)],  # large enough; 24 px in steps of 32; the most that a small model can learn
 )
 def test_the_input_of_a_small_model_follows_the_objects(side_px: float, shorter: int) -> None:
     recipe = choose_recipe([example("x", side_px)], model(2e6), (160, 640))
@@ -36,10 +36,15 @@ def test_the_input_of_a_small_model_follows_the_objects(side_px: float, shorter:
     assert recipe.longer_side_px == shorter * 4
 
 
+@pytest.mark.parametrize(("height", "shorter"), [(480, 256), (200, 192), (120, 160)])
+def test_large_objects_are_not_enlarged_beyond_what_the_images_show(height: int, shorter: int) -> None:
+    assert choose_recipe([example("x", 100, height=height)], model(2e6), (160, 640)).shorter_side_px == shorter
+
+
 def test_the_input_follows_the_smallest_class_and_not_its_smallest_object() -> None:
-    many, few = example("x", 240, 50), example("y", 60, 3, (1,))
+    many, few = example("x", 240, 50), example("y", 40, 3, (1,))
     few.xyxy[0, 2:] = 12
-    assert choose_recipe([many, few], model(2e6), (160, 640)).shorter_side_px == 192
+    assert choose_recipe([many, few], model(2e6), (160, 640)).shorter_side_px == 288
 
 
 def test_a_large_model_keeps_its_input_and_its_text() -> None:

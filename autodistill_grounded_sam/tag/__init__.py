@@ -1,0 +1,1 @@
+"""Images to tags: what is in them, by name and without a place."""
