@@ -81,8 +81,8 @@ class Sam:
         for image in images:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
                 raise RecordError(f"an image must be RGB, uint8 (height, width, 3), got {image.dtype} of shape {image.shape}")
-        done = [_without_masks(found, image) for found, image in zip(candidates, images, strict=True)]
-        busy = [i for i, image in enumerate(images) if len(_boxes_with_area(done[i].xyxy, image)[0])]
+        done = [without_masks(found, image) for found, image in zip(candidates, images, strict=True)]
+        busy = [i for i, image in enumerate(images) if len(boxes_with_area(done[i].xyxy, image)[0])]
         with torch.inference_mode(), ThreadPoolExecutor(1, thread_name_prefix="masks") as beside:
             # A GPU goes on with the next image while the processor makes run-length codes of this one's masks.
             finish = _at_once if self._device.startswith("cpu") else beside.submit
@@ -101,7 +101,7 @@ class Sam:
 
         height, width = image.shape[:2]
         fitted_height, fitted_width = self._fitted(height, width)
-        rows, xyxy = _boxes_with_area(found.xyxy, image)
+        rows, xyxy = boxes_with_area(found.xyxy, image)
         scaled = torch.from_numpy((xyxy * ([fitted_width / width, fitted_height / height] * 2)).astype(np.float32))
         seen = self._decoder.see(embedding)
         calls = [
@@ -211,7 +211,7 @@ def stretched_pixels(image: RgbImage, square_px: int, mean: Sequence[float], std
     return pixels
 
 
-def _boxes_with_area(xyxy: Float32, image: RgbImage) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+def boxes_with_area(xyxy: Float32, image: RgbImage) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Indices of the boxes that cover a part of the image, and these boxes (float64) clipped to it."""
     height, width = image.shape[:2]
     inside = xyxy.astype(np.float64).clip(0, [width, height, width, height])
@@ -219,7 +219,7 @@ def _boxes_with_area(xyxy: Float32, image: RgbImage) -> tuple[npt.NDArray[np.int
     return index, inside[index]
 
 
-def _without_masks(found: Candidates, image: RgbImage) -> Candidates:
+def without_masks(found: Candidates, image: RgbImage) -> Candidates:
     rle = (encode_mask(np.zeros(image.shape[:2], np.uint8, order="F")),) * len(found) if len(found) else ()
     return replace(found, rle=rle, mask_score=np.zeros(len(found), np.float32))
 
