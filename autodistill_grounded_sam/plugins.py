@@ -79,6 +79,12 @@ WEIGHTS_OF: Mapping[str, str] = {
     "taggers": "autodistill_grounded_sam.tag.choosing:TaggerOfWeights",
     "targets": "autodistill_grounded_sam.distill.choosing:TargetOfWeights",
 }
+# `original:` before an official file runs it by its authors' own package, where that is installed.
+ORIGINAL = "original:"
+BY_THE_AUTHORS: Mapping[str, str] = {
+    "detectors": "autodistill_grounded_sam.detect.authors:AuthorsGroundingDino",
+    "segmenters": "autodistill_grounded_sam.segment.authors:AuthorsSam",
+}
 _WEIGHTS_HINT: Mapping[str, str] = {
     "detectors": ", a hub id (owner/name), a path to weights",
     "segmenters": ", a hub id (owner/name), a path to weights",
@@ -106,7 +112,7 @@ class Plugin:
     @property
     def has_weights(self) -> bool:
         """Whether its name is that of weights, by which its results are known."""
-        return self.built_in and self.target == WEIGHTS_OF.get(self.role)
+        return self.built_in and self.target in (WEIGHTS_OF.get(self.role), BY_THE_AUTHORS.get(self.role))
 
     def problem(self) -> str:
         """Why this plugin cannot be used, in one line; "" if it can. Imports it."""
@@ -177,6 +183,8 @@ def find(role: str, name: str) -> Plugin:
         return plugins[name]
     if _DOTTED.fullmatch(name):
         return Plugin(role, name, name, "given as pkg.module:Class")
+    if role in BY_THE_AUTHORS and name.startswith(ORIGINAL):
+        return Plugin(role, name, BY_THE_AUTHORS[role], OURS)
     if role in WEIGHTS_OF and _names_weights(role, name):
         return Plugin(role, name, WEIGHTS_OF[role], OURS)
     nearest = difflib.get_close_matches(name, plugins, n=1)

@@ -56,7 +56,8 @@ def refuse_examples(config: LabelConfig, ontology: Ontology) -> None:
         return
     for name, _ in plugins.members("detectors", config.see.detector):
         plugin = plugins.find("detectors", name)
-        found = weights.find_weights(name, "detector", offline=config.run.offline) if plugin.built_in else None
+        own = name.removeprefix(plugins.ORIGINAL)
+        found = weights.find_weights(own, "detector", offline=config.run.offline) if plugin.built_in else None
         if found is None or found.kind != "transformers" or found.model_type not in TAKES_EXAMPLES:
             raise ConfigError(
                 f"the ontology holds example images, but {name} knows words alone; OWLv2, OWL-ViT and SAM 3 can use them "
@@ -137,7 +138,9 @@ def _one_model(role: str, name: str, offline: bool) -> dict[str, Any]:
         return {"name": f"{plugin.target} of {plugin.distribution}", "sha256": None}
     if not plugin.has_weights:
         return {"name": name, "sha256": None}
-    found = weights.find_weights(name, cast(weights.Role, role[:-1]), offline=offline)
+    found = weights.find_weights(name.removeprefix(plugins.ORIGINAL), cast(weights.Role, role[:-1]), offline=offline)
+    if name.startswith(plugins.ORIGINAL):  # another forward pass, so another model, if only by its rounding
+        return {"name": name, "sha256": hashlib.sha256(f"{plugins.ORIGINAL}{found.sha256}".encode()).hexdigest()}
     scoreless = role == "detectors" and found.kind == "transformers" and found.model_type in SCORELESS
     return {"name": name, "sha256": found.sha256, "identity": found.identity, **({"scores": False} if scoreless else {})}
 
@@ -145,7 +148,7 @@ def _one_model(role: str, name: str, offline: bool) -> dict[str, Any]:
 def learnt_by(config: LabelConfig) -> list[str]:
     """The digests of the images that the detector was adapted to, if it was."""
     names = [name for name, _ in plugins.members("detectors", config.see.detector) if plugins.find("detectors", name).built_in]
-    found = [weights.find_weights(name, "detector", offline=config.run.offline) for name in names]
+    found = [weights.find_weights(name.removeprefix(plugins.ORIGINAL), "detector", offline=config.run.offline) for name in names]
     return list(dict.fromkeys(digest for one in found for digest in learnt_from(one.path)))
 
 

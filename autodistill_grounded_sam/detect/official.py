@@ -139,16 +139,26 @@ def load_official(path: Path, config: Mapping[str, Any] | None = None) -> Any:
     from torch.random import fork_rng
     from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection
 
-    official = {key.removeprefix("module."): value for key, value in read_state(path).items()}
-    official = {key: value for key, value in official.items() if not _DROPPED.fullmatch(key)}
-    try:
-        settings = infer_config(official, _beside(path) if config is None else config)
-    except KeyError as error:
-        raise WeightsError(f"{path} is not an official Grounding DINO checkpoint: it has no {error.args[0]!r}") from error
+    official = read_official(path)
+    settings = official_config(path, official, config)
     with fork_rng(devices=[]):  # the random start is overwritten at once; the caller's random numbers stay as they were
         model = GroundingDinoForObjectDetection(GroundingDinoConfig(**settings))
     _load_all(model, rename_official(official), path)
     return model.float().eval()
+
+
+def read_official(path: Path) -> State:
+    """The state dict of an official Grounding DINO file, less what is recomputed or only used in training."""
+    official = {key.removeprefix("module."): value for key, value in read_state(path).items()}
+    return {key: value for key, value in official.items() if not _DROPPED.fullmatch(key)}
+
+
+def official_config(path: Path, official: State, config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments for GroundingDinoConfig of what `read_official` gave; `config` as of `load_official`."""
+    try:
+        return infer_config(official, _beside(path) if config is None else config)
+    except KeyError as error:
+        raise WeightsError(f"{path} is not an official Grounding DINO checkpoint: it has no {error.args[0]!r}") from error
 
 
 def read_state(path: Path) -> State:

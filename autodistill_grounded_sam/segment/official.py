@@ -53,7 +53,7 @@ RENAMED = {
     ".embedding_maskfeature.1.": ".mask_norm.",
     ".embedding_maskfeature.3.": ".mask_conv2.",
 }
-_OF_HQ = "mask_decoder.hf_token.weight"
+OF_HQ = "mask_decoder.hf_token.weight"
 _NUMBERED_NORM = re.compile(r"\.norm(\d)\.")
 _HEAD_LAYER = re.compile(
     r"((?:iou_prediction_head|output_hypernetworks_mlps\.\d+|hf_mlp|mlp|pred_obj_score_head)\.)layers\.(\d+)\."
@@ -73,11 +73,11 @@ def load_official(path: Path) -> Any:
 
     from autodistill_grounded_sam.segment import official_sam2
 
-    state = _read(path)
+    state = read_state(path)
     if official_sam2.OF_SAM2 in state:
         return official_sam2.load_sam2(state, path)
     config = config_of(state, path)
-    return assembled(SamHQModel if _OF_HQ in state else SamModel, config, transformers_names(state), path)
+    return assembled(SamHQModel if OF_HQ in state else SamModel, config, transformers_names(state), path)
 
 
 def assembled(kind: type, config: Any, renamed: State, path: Path) -> Any:
@@ -128,7 +128,7 @@ def config_of(state: State, path: Path) -> Any:
         sides = [(shape[f"image_encoder.blocks.{i}.attn.rel_pos_h"][0] + 1) // 2 for i in range(depth)]
         hidden = shape["mask_decoder.iou_token.weight"][1]
         inner = shape["mask_decoder.transformer.final_attn_token_to_image.q_proj.weight"][0]
-        of_hq: dict[str, Any] = {"vit_dim": width} if _OF_HQ in state else {}
+        of_hq: dict[str, Any] = {"vit_dim": width} if OF_HQ in state else {}
         return (SamHQConfig if of_hq else SamConfig)(
             vision_config={
                 **image,
@@ -167,7 +167,8 @@ def config_of(state: State, path: Path) -> Any:
         ) from error
 
 
-def _read(path: Path) -> State:
+def read_state(path: Path) -> State:
+    """The state dict of an official file; code in it is never run."""
     import torch
     from safetensors.torch import load_file
 

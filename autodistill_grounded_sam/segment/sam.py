@@ -85,8 +85,8 @@ class Sam:
         for image in images:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
                 raise RecordError(f"an image must be RGB, uint8 (height, width, 3), got {image.dtype} of shape {image.shape}")
-        done = [_without_masks(found, image) for found, image in zip(candidates, images, strict=True)]
-        busy = [i for i, image in enumerate(images) if len(self._boxes(done[i].xyxy, image)[0])]
+        done = [without_masks(found, image) for found, image in zip(candidates, images, strict=True)]
+        busy = [i for i, image in enumerate(images) if len(boxes_to_ask(done[i].xyxy, image, self._clip_boxes)[0])]
         with torch.inference_mode(), ThreadPoolExecutor(1, thread_name_prefix="masks") as beside:
             # A GPU goes on with the next image while the processor makes run-length codes of this one's masks.
             finish = _at_once if self._device.startswith("cpu") else beside.submit
@@ -105,7 +105,7 @@ class Sam:
 
         height, width = image.shape[:2]
         fitted_height, fitted_width = self._fitted(height, width)
-        rows, xyxy = self._boxes(found.xyxy, image)
+        rows, xyxy = boxes_to_ask(found.xyxy, image, self._clip_boxes)
         scaled = torch.from_numpy((xyxy * ([fitted_width / width, fitted_height / height] * 2)).astype(np.float32))
         seen = self._decoder.see(embedding)
         calls = [
@@ -113,10 +113,6 @@ class Sam:
             for boxes in torch.split(scaled, self._boxes_per_call)
         ]
         return Decoded(rows, [logits.cpu() for logits, _ in calls], torch.cat([iou for _, iou in calls]).cpu().numpy())
-
-    def _boxes(self, xyxy: Float32, image: RgbImage) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-        """Indices of the boxes that SAM is asked for, and how it is told them (float64)."""
-        return _boxes_with_area(xyxy, image) if self._clip_boxes else (np.arange(len(xyxy)), xyxy.astype(np.float64))
 
     def _masks(self, found: Candidates, shape: tuple[int, int], decoded: Decoded) -> Candidates:
         """`found` with masks of `shape` (height, width)."""
@@ -219,15 +215,18 @@ def stretched_pixels(image: RgbImage, square_px: int, mean: Sequence[float], std
     return pixels
 
 
-def _boxes_with_area(xyxy: Float32, image: RgbImage) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Indices of the boxes that cover a part of the image, and these boxes (float64) clipped to it."""
+def boxes_to_ask(xyxy: Float32, image: RgbImage, clip: bool = True) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Indices of the boxes that SAM is asked for, and how it is told them (float64): those that cover a part of the image,
+    clipped to it; or, without `clip`, all as they came."""
+    if not clip:
+        return np.arange(len(xyxy)), xyxy.astype(np.float64)
     height, width = image.shape[:2]
     inside = xyxy.astype(np.float64).clip(0, [width, height, width, height])
     index = np.flatnonzero((inside[:, 2:] > inside[:, :2]).all(axis=1))
     return index, inside[index]
 
 
-def _without_masks(found: Candidates, image: RgbImage) -> Candidates:
+def without_masks(found: Candidates, image: RgbImage) -> Candidates:
     rle = (encode_mask(np.zeros(image.shape[:2], np.uint8, order="F")),) * len(found) if len(found) else ()
     return replace(found, rle=rle, mask_score=np.zeros(len(found), np.float32))
 

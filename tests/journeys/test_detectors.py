@@ -12,6 +12,7 @@ import pytest
 from transformers.utils import logging
 
 from autodistill_grounded_sam import cli
+from autodistill_grounded_sam.detect.authors import AuthorsGroundingDino
 from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.testing import paint_folder
 from tests.detect.tiny_models import BUILDERS
@@ -109,3 +110,23 @@ def test_example_images_beside_words_through_the_whole_line(say: Any, tmp_path: 
     assert say("decide", tmp_path / "out", "--box-threshold", 0.2, "--json")[0] == 0
     file.write_text(file.read_text().replace("[10, 20, 90, 120]", "[10, 20, 90, 121]"))
     assert "prompts: without 'example" in say(*label, "--detector", model)[2], "another example went on in the store of the first"
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_the_authors_own_packages_through_the_whole_line(say: Any, tmp_path: Path, shared: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("groundingdino", reason="needs the authors' package: pip install 'autodistill-grounded-sam[original]'")
+    import shutil
+
+    from tests.detect.test_official import HEADS
+
+    reference = shared / "reference" / "groundingdino_official"
+    file = shutil.copy(reference / "groundingdino_tiny_official_fp16.pth", tmp_path / "tiny.pth")
+    Path(file).with_suffix(".json").write_text(json.dumps(HEADS))
+    monkeypatch.setitem(AuthorsGroundingDino.__init__.__kwdefaults__, "tokenizer", str(reference / "bert"))
+    paint_folder(tmp_path / "images", 2)
+    label = ("label", tmp_path / "images", "--ontology", ONTOLOGY, "--out", tmp_path / "out", *NO_MASKS)
+    code, said, why = say(*label, "--detector", f"original:{file}")
+    assert code == 0, why
+    assert json.loads(said)["looked_at"] == 2
+    assert "detector" in say(*label, "--detector", file)[2], "our own forward pass is another model"
