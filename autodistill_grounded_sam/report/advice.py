@@ -21,6 +21,7 @@ MANY_WHOLE = 0.2
 MANY_EMPTY = 0.5
 MANY_WRONG = 0.2  # of the labels; or of the objects, without one
 MANY_FAILED = 0.02
+MANY_ALIKE = 0.05
 TOLD_CLASSES = 5  # by name; of more only how many
 
 
@@ -66,8 +67,8 @@ def _of_images(run: RunFacts, gathered: Gathered, measured: Measured) -> Iterato
         yield Advice(2, text, "copies")
     if copies.same_bytes:
         yield Advice(1, f"{copies.same_bytes:,} images are byte for byte the same as another", "copies")
-    if images and copies.alike > max(2, images * 0.05):
-        yield Advice(1, f"{copies.alike:,} images look nearly like another: frames of one film, or copies", "copies")
+    if (near := copies.alike - copies.same_bytes) > MANY_ALIKE * images:
+        yield Advice(1, f"{near:,} images look nearly like another: frames of one film, or copies", "copies")
     failed = len(run.failed)
     if failed > MANY_FAILED * max(images, 1):
         yield Advice(1, f"{failed:,} of {images + failed:,} images could not be used", "aside")

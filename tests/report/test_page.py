@@ -9,9 +9,14 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from autodistill_grounded_sam.report.page import shown_of_each_class
+from autodistill_grounded_sam.config import DecideConfig
+from autodistill_grounded_sam.ontology import ClassSpec, Ontology
+from autodistill_grounded_sam.report.facts import Measured, RunFacts
+from autodistill_grounded_sam.report.gathering import Gatherer
+from autodistill_grounded_sam.report.page import PICTURE_BYTES, render, shown_of_each_class
 from autodistill_grounded_sam.reporting import write_report
 from tests.report.report_kit import EVIL, Element, Page, label_all_sorts
 
@@ -122,3 +127,15 @@ def test_without_its_images_the_page_is_whole_but_for_pictures(out: Path, tmp_pa
 @pytest.mark.parametrize(("classes", "shown"), [(1, 6), (16, 6), (80, 1), (1200, 1), (0, 6)])
 def test_the_more_classes_the_fewer_pictures_of_each(classes: int, shown: int) -> None:
     assert shown_of_each_class(classes) == shown
+
+
+def test_a_page_of_1200_classes_leaves_their_room_to_the_pictures() -> None:
+    ontology = Ontology(tuple(ClassSpec(f"class {number}", (f"a thing of the kind {number}",)) for number in range(1200)))
+    gathered = Gatherer(ontology, ontology.thresholds(0.35), 1).result()
+    rng = np.random.default_rng(0)
+    for name in ("scores", "margins", "where", "sizes", "areas", "images_with"):
+        counts = getattr(gathered, name)
+        counts[:] = rng.integers(0, 1000, counts.shape)
+    text = render(RunFacts("many", ontology, DecideConfig(), {}), gathered, Measured())
+    assert len(text) + PICTURE_BYTES < 15_000_000
+    assert "Shown are the 96 classes with most labels." in Page(text).root.words
