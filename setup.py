@@ -17,6 +17,8 @@ REQUIRED = [
     "roboflow>=1.1.50",  # likewise; also the upload of human_in_the_loop
     "click>=8.1",
     "huggingface_hub>=0.30",
+    "jinja2>=3.1",
+    "markupsafe>=2.1",
     "numpy>=1.23",
     "opencv-python-headless>=4.8",
     "pillow>=10.1",
@@ -38,14 +40,16 @@ EXTRAS = {
     "yolo": ["ultralytics>=8.3", "matplotlib>=3.5"],  # AGPL-3.0: it stays a choice of the user's
     # groundingdino-py pins supervision==0.6.0 and cannot live beside a current one; rf-groundingdino is the same module, kept up.
     "original": ["segment-anything>=1.0", "rf-groundingdino>=0.3"],
+    "onnx": ["onnx>=1.14", "onnxruntime>=1.16"],  # students as one file: opset 17
     "omdet": ["timm>=1.0"],  # the image encoder of OmDet-Turbo's published weights is timm's
     "ray": ["ray[data]>=2.40"],
     "cloud": ["universal_pathlib>=0.2"],  # images by URL; s3:// needs s3fs beside it, gs:// gcsfs, and so on
     "app": ["gradio>=5"],
+    "browser": ["playwright>=1.45"],  # for the tests that drive Chromium
     "dev": [
-        "build>=1.2", "hypothesis>=6.100", "mypy>=1.11", "pre-commit>=3.7", "pytest>=8.2", "pytest-xdist>=3.5", "ruff>=0.8",
-        "segment-anything>=1.0", "setuptools>=77", "types-PyYAML", "types-requests", "ultralytics>=8.3",
-        "universal_pathlib>=0.2",
+        "build>=1.2", "hypothesis>=6.100", "mypy>=1.11", "onnx>=1.14", "onnxruntime>=1.16", "pre-commit>=3.7", "pytest>=8.2",
+        "pytest-xdist>=3.5", "ruff>=0.8", "segment-anything>=1.0", "setuptools>=77", "types-PyYAML", "types-requests",
+        "ultralytics>=8.3", "universal_pathlib>=0.2",
     ],
 }  # fmt: skip
 
@@ -65,8 +69,8 @@ setup(
     ],
     package_dir={"autodistill_grounded_sam.ontologies": "ontologies"},
     package_data={
-        "autodistill_grounded_sam": ["py.typed", "mini/*.json", "mini/*/*"],
-        "autodistill_grounded_sam.ontologies": ["*.yaml"],
+        "autodistill_grounded_sam": ["py.typed", "mini/*.json", "mini/*/*", "report/templates/*"],
+        "autodistill_grounded_sam.ontologies": ["*.yaml", "seginw/*.yaml"],
     },
     entry_points={"console_scripts": ["grounded-sam=autodistill_grounded_sam.cli:main"]},
     classifiers=[

@@ -13,17 +13,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from autodistill_grounded_sam import __version__, cli_datasets, cli_discover, cli_few_labels, cli_output
-from autodistill_grounded_sam.errors import (
-    ConfigError,
-    ExportError,
-    GroundedSamError,
-    RecordError,
-    StoreError,
-    UploadError,
-    WrongPlaceError,
-    WrongRunError,
-)
+import autodistill_grounded_sam.errors as errors
+from autodistill_grounded_sam import __version__, cli_benchmark, cli_datasets, cli_discover, cli_few_labels, cli_look, cli_output
 
 app = typer.Typer(
     name="grounded-sam",
@@ -40,11 +31,12 @@ _AFTER_INTERRUPT = {
     "export": "nothing was replaced: run the same command again",
     "import": "what was read is kept: run the same command again to go on",
     "upload": "what went up is remembered: run the same command again to send the rest",
-    "distill": "no student was kept: training starts anew with the same command",
+    "distill": "run the same command again: students of transformers go on where they were, for others training starts anew",
     "adapt": "what was learnt is kept: run the same command again to go on",
     "discover": "run the same command again",
     "check": "folds that are done are kept, and what the others learnt: run the same command again to go on",
     "tune": "what was looked at is kept: run the same command again to go on",
+    "benchmark": "what was looked at is kept: run the same command again to go on",
     "prefetch": "what was brought is kept: run the same command again to go on",
 }
 
@@ -54,7 +46,7 @@ OntologyFlag = Annotated[
 OutFlag = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 DeviceFlag = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-DetectorFlag = Annotated[Optional[str], typer.Option("--detector", help="mini, a hub id, a path, or pkg.module:Class.")]  # noqa: UP045
+DetectorFlag = Annotated[Optional[str], typer.Option("--detector", help="mini, hub id, path, pkg.module:Class, A+B.")]  # noqa: UP045
 SegmenterFlag = Annotated[Optional[str], typer.Option("--segmenter", help="As --detector.")]  # noqa: UP045
 BoxThreshold = Annotated[Optional[float], typer.Option("--box-threshold", help="The score a label must reach (0.35).")]  # noqa: UP045
 TextThreshold = Annotated[Optional[float], typer.Option("--text-threshold", help="The score its words must reach (0.25).")]  # noqa: UP045
@@ -98,8 +90,11 @@ def label(
     precision: Annotated[
         str, typer.Option("--precision", help="float32, tf32 or bfloat16 (faster, scores move a little).")
     ] = "float32",
-    tiles: Annotated[bool, typer.Option("--tiles", help="Look at overlapping tiles beside the whole picture.")] = False,
+    tiles: Annotated[str, typer.Option("--tiles", help="Of large images: none, auto (small objects), all.")] = "none",
+    tile_px: Annotated[Optional[int], typer.Option("--tile-px", help="Side of a tile (as the detector's input holds).")] = None,  # noqa: UP045
+    views: Annotated[Optional[str], typer.Option("--views", help="See the image also as: flip, scale (flip,scale).")] = None,  # noqa: UP045
     extension: Annotated[Optional[str], typer.Option("--extension", help="Only files of this suffix.")] = None,  # noqa: UP045
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html beside the dataset.")] = True,
     offline: OfflineFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -108,9 +103,9 @@ def label(
 
     config = _label_config(
         see={"detector": detector, "segmenter": segmenter, "masks": masks, "mask_guess": mask_guess}
-        | {"precision": precision, "tiles": tiles},
+        | {"precision": precision, "tiles": tiles, "tile_px": tile_px, "views": tuple(views.split(",")) if views else None},
         run={"device": device, "batch_size": int(batch_size) if batch_size.isdigit() else batch_size, "offline": offline}
-        | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker},
+        | {"engine": engine, "workers": workers, "gpus_per_worker": gpus_per_worker, "report": report},
         decide={"box_threshold": box_threshold, "text_threshold": text_threshold}
         | {"duplicate_iou": duplicate_iou, "duplicate_containment": duplicate_containment},
         export={"formats": tuple(format) if format else None, "valid": valid, "seed": seed},
@@ -179,7 +174,7 @@ def export(
 
 @app.command()
 def evaluate(
-    source: Annotated[Path, typer.Argument(help="A run or dataset folder, a COCO json, or weights of a student (.pt).")],
+    source: Annotated[Path, typer.Argument(help="A run or dataset folder, a COCO json, or weights of a student.")],
     truth: Annotated[Path, typer.Option("--truth", help="The human reference: a COCO json, or a YOLO data.yaml.")],
     images: ImagesFlag = None,
     json: JsonFlag = False,
@@ -195,33 +190,37 @@ app.command()(cli_few_labels.quality)
 app.command()(cli_few_labels.check)
 app.command("import")(cli_datasets.import_dataset)
 app.command()(cli_datasets.upload)
+app.add_typer(cli_benchmark.benchmark)
 app.command()(cli_discover.discover)
+app.command()(cli_look.report)
 
 
 @app.command()
 def distill(
-    dataset: Annotated[Path, typer.Argument(help="A dataset folder with a data.yaml.")],
+    dataset: Annotated[Path, typer.Argument(help="A dataset folder: YOLO (a data.yaml), or COCO.")],
     out: OutFlag,
-    target: Annotated[str, typer.Option("--target", help="yolov8n-seg.pt, yolo11n.yaml, ..., or a plugin's.")] = "yolov8n-seg.pt",
+    target: Annotated[
+        str, typer.Option("--target", help="yolov8n-seg.pt, yolo11n.yaml, rf-detr-nano, d-fine-s, ..., a folder, or a plugin's.")
+    ] = "yolov8n-seg.pt",
     epochs: Annotated[int, typer.Option("--epochs")] = 50,
-    imgsz: Annotated[int, typer.Option("--imgsz", help="Side of the training images in pixels.")] = 640,
+    imgsz: Annotated[Optional[int], typer.Option("--imgsz", help="Side of the training images in pixels.")] = None,  # noqa: UP045
     batch: Annotated[int, typer.Option("--batch-size")] = 16,
     device: DeviceFlag = "auto",
     seed: Annotated[int, typer.Option("--seed")] = 0,
     settings: Annotated[Optional[list[str]], typer.Option("--set", help="NAME=VALUE of the target's own settings.")] = None,  # noqa: UP045
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write the student as an ONNX file as well.")] = False,
     offline: OfflineFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Train a student on a dataset."""
     from autodistill_grounded_sam import plugins
+    from autodistill_grounded_sam.distill.students import exported
 
-    own = _settings(settings or [])
+    own = _settings(settings or []) | ({} if imgsz is None else {"imgsz": imgsz})
     with cli_output.epochs(epochs, quiet=json) as on_epoch:
         student = plugins.load("targets", target, offline=offline or None)
-        result = student.train(
-            dataset, out=out, epochs=epochs, imgsz=imgsz, batch=batch, device=device, seed=seed, on_epoch=on_epoch, **own
-        )
-    cli_output.show_training(result, json)
+        result = student.train(dataset, out=out, epochs=epochs, batch=batch, device=device, seed=seed, on_epoch=on_epoch, **own)
+    cli_output.show_training(exported(result, "onnx") if onnx else result, json)
 
 
 @app.command()
@@ -342,10 +341,10 @@ def _exit_code(run: Callable[[], Any]) -> int:
         command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
         cli_output.tell(f"interrupted; {_AFTER_INTERRUPT.get(command, 'nothing was changed')}")
         return _INTERRUPTED
-    except GroundedSamError as error:
+    except errors.GroundedSamError as error:
         cli_output.tell_error(str(error))
-        fault = isinstance(error, (StoreError, ExportError, UploadError, RecordError))
-        return 1 if fault and not isinstance(error, (WrongRunError, WrongPlaceError)) else 2
+        fault = isinstance(error, (errors.StoreError, errors.ExportError, errors.UploadError, errors.RecordError))
+        return 1 if fault and not isinstance(error, (errors.WrongRunError, errors.WrongPlaceError)) else 2
 
 
 def _version(wanted: bool) -> None:
@@ -379,7 +378,7 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:
-        raise ConfigError(f"--set takes NAME=VALUE, got {wrong[0]!r}")
+        raise errors.ConfigError(f"--set takes NAME=VALUE, got {wrong[0]!r}")
     return {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in pairs)}
 
 

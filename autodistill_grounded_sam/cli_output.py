@@ -175,6 +175,7 @@ def show_run(summary: Any, as_object: bool) -> None:
                 "per_class": dict(summary.per_class), "looked_at": summary.looked_at, "seconds": round(summary.seconds, 3),
                 "images_per_second": round(summary.images_per_second, 3),
                 "share_in_models": round(summary.share_in_models, 3), "peak_memory_mb": summary.peak_memory_mb,
+                "report": None if summary.report is None else str(summary.report),
                 "stages": {stage: round(seconds, 3) for stage, seconds in summary.stages.items()},
                 "failed": [{"id": line.id, "reason": line.reason, "detail": line.detail} for line in summary.failed],
                 "datasets": [_dataset(dataset) for dataset in summary.datasets],
@@ -195,6 +196,8 @@ def show_run(summary: Any, as_object: bool) -> None:
     out.print(f"images: {states}; {summary.looked_at} looked at in this run{rate}, {summary.seconds:.1f} s in all{peak}")
     for dataset in summary.datasets:
         _print_dataset(dataset)
+    if summary.report is not None:
+        out.print(f"report: {escape(str(summary.report))}")
     for note in summary.notes:
         out.print(f"note: {escape(note)}")
     if summary.failed:
@@ -202,6 +205,13 @@ def show_run(summary: Any, as_object: bool) -> None:
         said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         what = "1 image was" if len(summary.failed) == 1 else f"{len(summary.failed)} images were"
         err.print(f"[yellow]{what} set aside[/] ({said}): {escape(str(summary.run / 'failed.jsonl'))}")
+
+
+def show_report(report: Any, as_object: bool) -> None:
+    if as_object:
+        as_json({"report": str(report.path), "bytes": report.bytes, "images": report.images, "labels": report.labels})
+    else:
+        out.print(f"report: {escape(str(report.path))} ({report.bytes / 1e6:.1f} MB, opens in any browser)")
 
 
 def show_dataset(dataset: Any, as_object: bool) -> None:
@@ -321,11 +331,13 @@ def show_training(result: Any, as_object: bool) -> None:
         as_json(
             {
                 "weights": str(result.weights), "started_from": result.started_from, "figures": dict(result.figures),
-                "command": result.command,
+                "command": result.command, "exported": None if result.exported is None else str(result.exported),
             }
         )  # fmt: skip
         return
     out.print(f"weights: {escape(str(result.weights))} (started from {escape(result.started_from)})")
+    if result.exported is not None:
+        out.print(f"exported: {escape(str(result.exported))}")
     out.print(", ".join(f"{name} {value:.3f}" for name, value in result.figures.items()))
 
 

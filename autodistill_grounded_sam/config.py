@@ -33,7 +33,9 @@ class SeeConfig(_Config):
     shorter_side_px: int | None = Field(None, ge=16)  # of the detector's input; None: as the model was trained
     longer_side_px: int | None = Field(None, ge=16)
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; lower is faster where supported
-    tiles: bool = False  # look at overlapping tiles beside the whole picture: for small objects in large images
+    tiles: Literal["none", "auto", "all"] = "none"  # which large images are looked at tile by tile as well (docs/tiles.md)
+    tile_px: int | None = Field(None, ge=32)  # side of a tile; None: what the detector's input holds, enlarged by a quarter
+    views: tuple[Literal["flip", "scale"], ...] = ()  # the detector also sees the image mirrored, smaller (docs/detectors.md)
     max_megapixels: int = Field(200, ge=1)  # larger images are set aside; Pillow's own bomb limit is 179
 
 
@@ -48,6 +50,7 @@ class RunConfig(_Config):
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None  # None: 1 where the cluster has GPUs; 0.5 puts two on one
     part_images: int = Field(512, ge=1)  # a part of the store is closed after so many images ...
     part_seconds: float = Field(30.0, gt=0)  # ... or so many seconds, whichever comes first: a killed run loses no more
+    report: bool = True  # write report.html beside the dataset
 
 
 class DecideConfig(_Config):

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from autodistill_grounded_sam import pipeline
+from autodistill_grounded_sam import pipeline, plugins
 from autodistill_grounded_sam.adapting import adapt_weights
 from autodistill_grounded_sam.config import LabelConfig, RunConfig, SeeConfig
 from autodistill_grounded_sam.datasets import read_coco
 from autodistill_grounded_sam.decisions import require_apart
-from autodistill_grounded_sam.distill.ultralytics_target import UltralyticsTarget, predict_folder
+from autodistill_grounded_sam.distill.students import predict_folder
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.store.files import write_json, write_whole
@@ -177,7 +177,8 @@ def _student(
     """Train a student on the labels of other folds, and let it predict on this one."""
     length = {} if settings.length is None else {"epochs": settings.length}
     side = {} if settings.side_px is None else {"imgsz": settings.side_px}
-    trained = UltralyticsTarget(str(settings.student), offline=settings.offline or None).train(
+    target = plugins.load("targets", str(settings.student), offline=settings.offline or None)
+    trained = target.train(
         _yolo_boxes(place / "learnt", learn, words.class_names), out=place / "student", **length, **side, val=False,
         seed=settings.seed, device=settings.device, on_epoch=on_figures,
     )  # fmt: skip

@@ -170,7 +170,7 @@ class Decision:
             raise WrongRunError(f"the images folder {root} is not there any more; say where it is now (images=, --images)")
         require_apart(root, out)
         writer = plugins.find("formats", format_).load_class()
-        sides, stems, notes = self._plan(config)
+        sides, stems, notes = self.plan(config)
         left = self.store.not_looked_at()
         unfinished = [f"{left} images of the folder were not looked at yet"] if left else []
         settings: dict[str, Any] = {"stems": stems, "confidence_files": config.confidence_files}
@@ -202,7 +202,7 @@ class Decision:
         doubtful = bool((trust < self.config.trust).any())
         return replace(labels, trust=trust, state=State.REVIEW if doubtful else labels.state)
 
-    def _plan(self, config: ExportConfig) -> tuple[Mapping[str, Split], Mapping[str, str], Sequence[str]]:
+    def plan(self, config: ExportConfig) -> tuple[Mapping[str, Split], Mapping[str, str], Sequence[str]]:
         """Side and file stem of every image by its id, and notes on the split. What was read for them is not kept: of millions
         of images it is most of the memory."""
         records: list[ImageRecord] = []

@@ -22,14 +22,13 @@ from autodistill_grounded_sam.discover.grounding import Grounding, Look
 from autodistill_grounded_sam.discover.proposing import Limits, Proposal, images_text, propose
 from autodistill_grounded_sam.drawing import contact_sheet, draw_labels
 from autodistill_grounded_sam.errors import ConfigError, ImageReadError, NoImagesError, OntologyError
-from autodistill_grounded_sam.export.split import NEAR_BITS
 from autodistill_grounded_sam.images import FoundImage, find_images, read_image
 from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.ontology import ClassSpec, Ontology
 from autodistill_grounded_sam.pipeline import Progress, RunSummary
 from autodistill_grounded_sam.places import place
 from autodistill_grounded_sam.protocols import Tag, Tagger
-from autodistill_grounded_sam.similar import dhash
+from autodistill_grounded_sam.similar import NEAR_BITS, dhash
 from autodistill_grounded_sam.store.files import disk_errors, write_whole
 from autodistill_grounded_sam.tag.choosing import load_tagger
 from autodistill_grounded_sam.tune.writing import yaml_with_evidence
@@ -55,11 +54,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What was found in a folder: the ontology, its evidence, where both were written (None: nowhere)."""
+    """What was found in a folder: the ontology, its evidence, where both were written (None: nowhere).
+
+    `tags` counts the different tags, `unasked` what they were merged into and was too rare for the detector to be asked.
+    """
 
     proposal: Proposal
     sample: Sample
     tags: int
+    unasked: int
     path: Path | None = None
     sheet: Path | None = None
 
@@ -94,17 +97,18 @@ def discover(
         progress.message(f"tagging up to {min(settings.sample, len(found))} of {len(found)} images with {settings.tagger}")
     sample, tags = _tag_sample(found, tagger, settings.sample, config.see.max_megapixels, progress)
     del tagger  # its memory, before the detector is loaded
-    concepts = merge_tags(tags)
-    if not concepts:
+    merged = merge_tags(tags)
+    if not merged:
         raise OntologyError(f"{settings.tagger} found nothing in {len(sample.images)} images; try another tagger")
-    concepts = concepts[: ASKED_PER_CLASS * settings.max_classes]
+    concepts = merged[: ASKED_PER_CLASS * settings.max_classes]
     if progress is not None:
         progress.message(f"asking {config.see.detector} for {len(concepts)} of the things that were tagged")
     asked = Ontology(tuple(ClassSpec(concept.name, concept.words) for concept in concepts))
     looks = _look(sample.images, asked, config, progress)
     limits = Limits(config.decide.box_threshold, settings.min_images, settings.max_classes)
     proposal = propose(concepts, Grounding.of(looks, asked.prompt_class), limits)
-    discovery = Discovery(proposal, sample, len({tag.name for of_image in tags for tag in of_image}), target)
+    different = len({tag.name for of_image in tags for tag in of_image})
+    discovery = Discovery(proposal, sample, different, len(merged) - len(concepts), target)
     if target is None:
         return discovery
     picture, sheet = _draw_sheet(discovery, asked, looks, config), target.with_suffix(".png")
@@ -176,6 +180,7 @@ def discovery_to_json(discovery: Discovery) -> dict[str, Any]:
         "near_duplicates": sample.near_duplicates,
         "unreadable": sample.unreadable,
         "tags": discovery.tags,
+        "unasked": discovery.unasked,
         "ontology": proposal.ontology.document(),
         "evidence": {
             spec.name: {**asdict(one), "box_threshold": spec.box_threshold}
@@ -197,8 +202,8 @@ def yaml_text(discovery: Discovery, settings: DiscoverConfig, config: LabelConfi
     ]
     head += [f"negative {name}: else {boxes} boxes of it would be labelled" for name, boxes in proposal.negatives.items()]
     head += [f"left out: {name}: {reason}" for name, reason in list(proposal.left_out.items())[:_LEFT_OUT_SHOWN]]
-    if len(proposal.left_out) > _LEFT_OUT_SHOWN:
-        head.append(f"left out: {len(proposal.left_out) - _LEFT_OUT_SHOWN} more")
+    if rest := max(0, len(proposal.left_out) - _LEFT_OUT_SHOWN) + discovery.unasked:
+        head.append(f"left out: {rest} more, {discovery.unasked} of them too rare for the detector to be asked")
     evidence = [
         f"tagged in {images_text(one.tagged)}, best name of {one.boxes} box(es) in {one.images} of them; {one.threshold}"
         for one in proposal.evidence

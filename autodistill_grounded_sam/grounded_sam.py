@@ -103,7 +103,7 @@ class GroundedSAM(DetectionBaseModel):  # type: ignore[misc]
             ontology = replace(ontology, exclusive=(ontology.class_names,))
         config = self.config.model_copy(
             update={
-                "see": self.config.see.model_copy(update={"tiles": sahi or self.config.see.tiles}),
+                "see": self.config.see.model_copy(update={"tiles": "all"} if sahi else {}),
                 "decide": self._decide_config(),
                 "export": self.config.export.model_copy(update={"confidence_files": record_confidence}),
             }
@@ -211,10 +211,10 @@ class YOLOv8(DetectionTargetModel):  # type: ignore[misc]
 
     def predict(self, input: Any, confidence: float = 0.5) -> sv.Detections:  # noqa: A002 - autodistill's name
         """Detections in one image: a path, a PIL image, or an array in BGR. After `train`, by what was trained."""
-        from autodistill_grounded_sam.distill.ultralytics_target import Student
+        from autodistill_grounded_sam.distill.ultralytics_target import UltralyticsStudent
 
         if self._student is None:
-            self._student = Student(self._weights, offline=self._offline)
+            self._student = UltralyticsStudent(self._weights, offline=self._offline)
         seen = self._student.predict(_pixels(input), confidence=confidence)
         class_id = np.array([self._student.classes.index(name) for name in seen.class_names], np.int32)
         rle = None if seen.rles is None else tuple(seen.rles)

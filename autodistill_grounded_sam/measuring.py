@@ -23,7 +23,7 @@ from autodistill_grounded_sam.datasets import (
     read_yolo,
     yolo_class_names,
 )
-from autodistill_grounded_sam.distill.ultralytics_target import Student
+from autodistill_grounded_sam.distill.students import Student, is_student, load_student
 from autodistill_grounded_sam.drawing import draw_labels
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, ExportError, WeightsError
 from autodistill_grounded_sam.evaluate.report import evaluate_labels
@@ -35,7 +35,6 @@ from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.types import DatasetImage, Evaluation, ImageRecord, Labels
 
 STUDENT_AP_CONFIDENCE = 0.001  # AP ranks every detection: the value at which ultralytics and YOLO papers validate
-STUDENT_CONFIDENCE = 0.25  # ultralytics' default when it predicts, so what a user of the student will see
 
 _PACKAGES = (
     "autodistill-grounded-sam", "autodistill", "torch", "torchvision", "transformers", "huggingface_hub", "supervision", "numpy",
@@ -47,6 +46,8 @@ _OF_EXTRAS = {
     "segment-anything": "original",
     "rf-groundingdino": "original",
     "timm": "omdet",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
     "ray": "ray",
     "universal_pathlib": "cloud",
     "gradio": "app",
@@ -57,14 +58,15 @@ def evaluate(source: Path, truth: Path, *, images: Path | str | None = None) -> 
     """Measure `source` against `truth`, a COCO json or a YOLO dataset.
 
     `source` is a run or output folder (its labels as they were decided last), a YOLO dataset (its folder, or its data.yaml), a
-    COCO json or a folder of such, or a student's weights (`.pt`). A student looks at the images of the reference: below `images`,
-    by default in a folder `images` beside the json, or else beside it. Raises DatasetError for a source that is none of these.
+    COCO json or a folder of such, or a student's weights (`.pt`, `.onnx`, a folder). A student looks at the images of the
+    reference: below `images`, by default in a folder `images` beside the json, or else beside it. Raises DatasetError for
+    a source that is none of these.
     """
     source, truth = Path(source), Path(truth)
     command = _command(source, truth, images)
     if not source.exists():
         raise DatasetError(f"there is nothing at {source}; {_SOURCES}")
-    if source.suffix == ".pt" and source.is_file():
+    if is_student(source):
         return _evaluate_student(source, truth, images, command)
     if _is_run(source):
         failed = [line.id for line in Store(source).failed()]
@@ -110,7 +112,8 @@ def examine() -> dict[str, dict[str, Any]]:
 
 
 _SOURCES = (
-    "expected a folder that `label` made, a YOLO dataset (a folder with data.yaml), a COCO json, or a student's weights (.pt)"
+    "expected a folder that `label` made, a YOLO dataset (a folder with data.yaml), a COCO json, "
+    "or a student's weights (.pt, .onnx or a folder)"
 )
 
 
@@ -140,16 +143,16 @@ def _rows(labelled: Iterator[tuple[ImageRecord, Labels]]) -> Iterator[DatasetIma
 
 def _evaluate_student(source: Path, truth: Path, images: Path | str | None, command: str) -> Evaluation:
     files = _reference_images(truth, images)
-    student = Student(source)
+    student = load_student(source)
     note = (
         f"AP ranks every prediction above confidence {STUDENT_AP_CONFIDENCE}; precision, recall, F1, mask IoU and the "
-        f"confusion are those at confidence {STUDENT_CONFIDENCE}, ultralytics' default"
+        f"confusion are those at confidence {student.usual_confidence}, its kind's default"
     )
     return evaluate_labels(
         _predicted(student, files),
         student.classes,
         truth,
-        operating_score=STUDENT_CONFIDENCE,
+        operating_score=student.usual_confidence,
         notes=[note],
         command=command,
     )

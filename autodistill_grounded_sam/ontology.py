@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill_grounded_sam.errors import OntologyError
+from autodistill_grounded_sam.example_images import Example
 from autodistill_grounded_sam.types import Float32, Int32
 
 # Grounding DINO ends a phrase at '.' and '?'; the others part words in every text these prompts come from.
@@ -51,7 +52,8 @@ def sanitize(prompt: str) -> str:
 
 @dataclass(frozen=True)
 class ClassSpec:
-    """One class: its name in the dataset, the prompts that ask for it, and its own limits (None: the run's default, or none).
+    """One class: its name in the dataset, the words and example images that ask for it, and its own limits (None: the run's
+    default, or none).
 
     `min_size_px` and `max_size_px` bound the shorter side of the box in pixels of the upright image, `min_area_fraction` and
     `max_area_fraction` the box's area over the image's; all bounds include their value.
@@ -64,10 +66,17 @@ class ClassSpec:
     max_size_px: float | None = None
     min_area_fraction: float | None = None
     max_area_fraction: float | None = None
+    examples: tuple[Example, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompts", as_texts(self.prompts))
-        _refuse(class_problems(self.name, self.prompts, self.limits))
+        object.__setattr__(self, "examples", tuple(self.examples))
+        _refuse(class_problems(self.name, self.asked, self.limits))
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Its words, and the prompts of its example images."""
+        return (*self.prompts, *(example.prompt for example in self.examples))
 
     @property
     def limits(self) -> dict[str, float]:
@@ -94,7 +103,7 @@ class Ontology:
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "negatives", as_texts(self.negatives))
         object.__setattr__(self, "exclusive", tuple(as_texts(group) for group in self.exclusive))
-        _refuse(ontology_problems([(c.name, c.prompts) for c in self.classes], self.negatives, self.exclusive))
+        _refuse(ontology_problems([(c.name, c.asked) for c in self.classes], self.negatives, self.exclusive))
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -104,7 +113,7 @@ class Ontology:
     @cached_property
     def _asked(self) -> dict[str, int]:
         """Sanitised prompt -> class id, or -1 for a negative; in the order in which they are asked."""
-        asked = {sanitize(prompt): class_id for class_id, c in enumerate(self.classes) for prompt in c.prompts}
+        asked = {sanitize(prompt): class_id for class_id, c in enumerate(self.classes) for prompt in c.asked}
         return asked | {sanitize(prompt): -1 for prompt in self.negatives}
 
     @property
@@ -114,6 +123,11 @@ class Ontology:
         Of the whole ontology a store depends on these alone.
         """
         return tuple(self._asked)
+
+    @property
+    def examples(self) -> dict[str, Example]:
+        """The example images by the prompts that stand for them; a subset of `prompts`."""
+        return {example.prompt: example for c in self.classes for example in c.examples}
 
     @cached_property
     def prompt_class(self) -> Int32:

@@ -9,6 +9,7 @@ Our schema, version 1; only `version` and `classes` are needed, unknown keys are
       bottle: {prompts: [a bottle, plastic bottle], box_threshold: 0.3, min_size_px: 12}
       cup: [cup, mug]            # prompts alone
       plate:                     # the name is the prompt
+      logo: {examples: [{image: logo.jpg, box: [10, 20, 90, 80]}]}  # paths begin where this file lies
     negatives: [reflection]
     exclusive: [[bottle, cup]]   # or: all
 """
@@ -24,6 +25,7 @@ from reprlib import repr as short_repr
 from typing import Any, NamedTuple
 
 from autodistill_grounded_sam.errors import OntologyError
+from autodistill_grounded_sam.example_images import read_example
 from autodistill_grounded_sam.ontology import (
     LIMITS,
     ClassSpec,
@@ -36,7 +38,7 @@ from autodistill_grounded_sam.ontology import (
 
 VERSION = 1
 _KEYS = ("version", "name", "description", "classes", "negatives", "exclusive")
-_CLASS_KEYS = ("prompts", *LIMITS)
+_CLASS_KEYS = ("prompts", "examples", *LIMITS)
 _FORMS = 'a shipped name, a .yaml or .json file, or {"prompt": "class"}'
 
 
@@ -51,10 +53,13 @@ class ShippedOntology(NamedTuple):
 
 def shipped() -> dict[str, Path]:
     """The ontologies that come with the package, by name."""
+    return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"))}
+
+
+def shipped_folder() -> Path:
     installed = Path(str(resources.files("autodistill_grounded_sam") / "ontologies"))
     # An editable install and a plain checkout do not see the folder that a wheel maps into the package.
-    folder = installed if installed.is_dir() else Path(__file__).resolve().parents[1] / "ontologies"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[1] / "ontologies"
 
 
 def shipped_summary() -> list[ShippedOntology]:
@@ -131,14 +136,17 @@ def from_document(document: Any, source: str) -> Ontology:
     if not isinstance(classes, Mapping):
         problems.append(f"classes must map each class name to its prompts, got {short_repr(classes)}")
         raise _refusal(source, problems)
-    specs = [_class_parts(name, value, problems) for name, value in classes.items()]
+    folder = Path(source).absolute().parent if Path(source).suffix else Path.cwd()
+    specs = [_class_parts(name, value, folder, problems) for name, value in classes.items()]
     negatives = () if document.get("negatives") is None else as_texts(document["negatives"])
     exclusive = _groups(document.get("exclusive"), tuple(classes), problems)
-    problems += ontology_problems([(name, prompts) for name, prompts, _ in specs], negatives, exclusive)
+    problems += ontology_problems(
+        [(name, (*prompts, *(one.prompt for one in parts["examples"]))) for name, prompts, parts in specs], negatives, exclusive
+    )
     if problems:
         raise _refusal(source, problems)
     return Ontology(
-        tuple(ClassSpec(name, prompts, **limits) for name, prompts, limits in specs),
+        tuple(ClassSpec(name, prompts, **parts) for name, prompts, parts in specs),
         negatives,
         exclusive,
         document.get("name") or "",
@@ -245,19 +253,29 @@ def _by_content(content: Any, source: str) -> Ontology:
     return from_pairs(content.items(), source)
 
 
-def _class_parts(name: Any, value: Any, problems: list[str]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """Name, prompts and limits of one class of our schema; what is wrong goes to `problems`."""
+def _class_parts(name: Any, value: Any, folder: Path, problems: list[str]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Name, prompts, and limits with examples of one class of our schema; what is wrong goes to `problems`."""
     settings = value if isinstance(value, Mapping) else {"prompts": value}
     problems += _unknown_keys(f"class {name!r}", settings, _CLASS_KEYS)
-    prompts = (name,) if settings.get("prompts") is None else as_texts(settings["prompts"])
+    examples = []
+    for one in as_texts(settings.get("examples") or ()):
+        try:
+            examples.append(read_example(one, folder))
+        except OntologyError as error:
+            problems.append(f"class {name!r}: {error}")
+    unnamed = () if settings.get("examples") else (name,)
+    prompts = unnamed if settings.get("prompts") is None else as_texts(settings["prompts"])
     limits = {key: settings[key] for key in LIMITS if settings.get(key) is not None}
-    problems += class_problems(name, prompts, limits) if isinstance(name, str) else class_problems(name, ("x",), limits)
-    return name, prompts, limits
+    words = prompts if not settings.get("examples") else (*prompts, "x")  # an example is a prompt, too
+    problems += class_problems(name, words if isinstance(name, str) else ("x",), limits)
+    return name, prompts, {**limits, "examples": tuple(examples)}
 
 
 def _class_value(spec: ClassSpec) -> Any:
-    if spec.limits:
-        return {"prompts": list(spec.prompts), **spec.limits}
+    if spec.limits or spec.examples:
+        words = {"prompts": list(spec.prompts)} if spec.prompts else {}
+        examples = {"examples": [example.document() for example in spec.examples]} if spec.examples else {}
+        return {**words, **examples, **spec.limits}
     return None if spec.prompts == (spec.name,) else list(spec.prompts)
 
 

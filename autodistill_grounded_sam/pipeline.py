@@ -17,7 +17,7 @@ from autodistill_grounded_sam.decide.chain import decide, decide_many
 from autodistill_grounded_sam.decisions import Decision, LastDecision, Tally, refuse_thresholds_without_scores, require_apart
 from autodistill_grounded_sam.engine.planning import plan_batches
 from autodistill_grounded_sam.engine.worker import SeeWorker
-from autodistill_grounded_sam.errors import ConfigError, NoImagesError, WrongRunError
+from autodistill_grounded_sam.errors import ConfigError, GroundedSamError, NoImagesError, WrongRunError
 from autodistill_grounded_sam.export.formats import check_place
 from autodistill_grounded_sam.images import find_images, scan
 from autodistill_grounded_sam.ontology import Ontology
@@ -29,6 +29,7 @@ from autodistill_grounded_sam.run_setup import (
     learnt_by,
     peak_memory_mb,
     planner_of,
+    refuse_examples,
     session_note,
     worker_spec,
     worker_type_of,
@@ -69,6 +70,7 @@ class RunSummary:
     stages: Mapping[str, float] = field(default_factory=dict)
     datasets: Sequence[DatasetSummary] = ()
     notes: Sequence[str] = ()
+    report: Path | None = None
     peak_memory_mb: float | None = None
 
     @property
@@ -110,11 +112,14 @@ def label(
         if progress is not None:
             progress.message("deciding, and writing the dataset")
         decided = redecide(seen.run, config.decide, words, export=config.export)
+        told = time.perf_counter()
+        report, why_not = _report(seen.run) if config.run.report else (None, [])
     return replace(
         decided,
         looked_at=seen.looked_at,
-        stages={**seen.stages, **decided.stages},
-        notes=[*seen.notes, *decided.notes],
+        stages={**seen.stages, **decided.stages, **({"report": time.perf_counter() - told} if report else {})},
+        notes=[*seen.notes, *decided.notes, *why_not],
+        report=report,
         peak_memory_mb=peak_memory_mb(),
         seconds=time.perf_counter() - started,
     )
@@ -139,6 +144,7 @@ def see(
     require_apart(place(images), Path(out))
     identity = identity_of(config, words)  # missing weights are told before a large folder is read
     refuse_thresholds_without_scores(identity, config.decide, words)
+    refuse_examples(config, words)
     # Libraries that are loaded among the records of a million images keep their memory from being given back.
     import cv2  # noqa: F401
     import pyarrow.parquet  # noqa: F401
@@ -232,12 +238,24 @@ def decided_labels(run: Path | str, images: Path | str | None = None) -> tuple[O
 
 def build_worker(config: LabelConfig, ontology: Ontology) -> SeeWorker:
     """A worker for images that belong to no run: `look_at_one` shows it one."""
+    refuse_examples(config, ontology)
     return worker_type_of(config)(worker_spec(config, ontology))
 
 
 def look_at_one(image_rgb: RgbImage, worker: SeeWorker, ontology: Ontology, config: DecideConfig) -> Labels:
     """The labels of one upright RGB image, by a worker that was built for the prompts of this ontology."""
     return decide(worker.look_at(image_rgb), ontology, config, image_rgb.shape[1], image_rgb.shape[0])
+
+
+def _report(run: Path) -> tuple[Path | None, list[str]]:
+    """The page of the run, or why there is none: a picture of the labels must never cost the labels."""
+    try:
+        from autodistill_grounded_sam.reporting import write_report  # here: nobody else needs its template engine
+
+        return write_report(run).path, []
+    except Exception as error:  # whatever it is, hours of looking and the dataset are whole
+        logger.warning("no report was written", exc_info=not isinstance(error, GroundedSamError))
+        return None, [f"no report was written: {error}; `grounded-sam report {run.parent}` tries again"]
 
 
 def default_out(images: Path | str) -> Path:

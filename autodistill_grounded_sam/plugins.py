@@ -22,7 +22,7 @@ GROUP = "autodistill_grounded_sam"
 OURS = "autodistill-grounded-sam"
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
-    "detectors": {"mini": "autodistill_grounded_sam.detect.grounding_dino:GroundingDino"},
+    "detectors": {"mini": "autodistill_grounded_sam.detect.choosing:DetectorOfWeights"},
     "segmenters": {
         "mini": "autodistill_grounded_sam.segment.sam:Sam",
         "ellipse": "autodistill_grounded_sam.segment.cheap:Ellipse",
@@ -48,7 +48,22 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "hf": "autodistill_grounded_sam.export.shards:HuggingFaceWriter",
         "webdataset": "autodistill_grounded_sam.export.shards:WebDatasetWriter",
     },
-    "targets": {"yolov8n-seg.pt": "autodistill_grounded_sam.distill.ultralytics_target:UltralyticsTarget"},
+    "targets": {
+        "yolov8n-seg.pt": "autodistill_grounded_sam.distill.ultralytics_target:UltralyticsTarget",
+        **dict.fromkeys(
+            (
+                "rf-detr-nano",
+                "rf-detr-seg-nano",
+                "d-fine-n",
+                "rt-detr-r18",
+                "rf-detr-mini",
+                "rf-detr-seg-mini",
+                "d-fine-mini",
+                "rt-detr-mini",
+            ),
+            "autodistill_grounded_sam.distill.detr_target:DetrTarget",
+        ),
+    },
 }
 SEAMS: Mapping[str, type] = {
     "detectors": Detector,
@@ -62,14 +77,15 @@ WEIGHTS_OF: Mapping[str, str] = {
     "detectors": "autodistill_grounded_sam.detect.choosing:DetectorOfWeights",
     "segmenters": "autodistill_grounded_sam.segment.sam:Sam",
     "taggers": "autodistill_grounded_sam.tag.choosing:TaggerOfWeights",
-    "targets": "autodistill_grounded_sam.distill.ultralytics_target:UltralyticsTarget",
+    "targets": "autodistill_grounded_sam.distill.choosing:TargetOfWeights",
 }
 _WEIGHTS_HINT: Mapping[str, str] = {
     "detectors": ", a hub id (owner/name), a path to weights",
     "segmenters": ", a hub id (owner/name), a path to weights",
     "taggers": ", a hub id (owner/name), a path to weights",
-    "targets": ", a model of ultralytics (yolo11n-seg.pt, rtdetr-l.yaml), a path to weights",
+    "targets": ", another size (rf-detr-small, d-fine-s), a model of ultralytics (yolo11n-seg.pt), a hub id, a path to weights",
 }
+_WITH_THRESHOLD = re.compile(r"(.*)@(\d*\.?\d+)")
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -134,6 +150,26 @@ def list_plugins(role: str) -> list[Plugin]:
     return [_joined(claims[name]) for name in sorted(claims)]
 
 
+def members(role: str, name: str) -> list[tuple[str, float | None]]:
+    """The models that `a+b` names, each with the threshold that it may carry (`a@0.3+b`); one alone for any other name.
+
+    Raises PluginError for a part without a name, and for a threshold outside of 0..1.
+    """
+    if Path(name).exists():
+        return [(name, None)]
+    found: list[tuple[str, float | None]] = []
+    for part in name.split("+"):
+        matched = _WITH_THRESHOLD.fullmatch(part)
+        own, threshold = (matched[1], float(matched[2])) if matched and role == "detectors" else (part, None)
+        if not own or (threshold is not None and not 0 < threshold < 1):
+            raise PluginError(
+                f"{role[:-1]} {name!r}: several are joined as a+b, and a score between 0 and 1 after a name is that which counts "
+                f"as 0.35 (a@0.3+b); {part!r} is neither"
+            )
+        found.append((own, threshold))
+    return found
+
+
 def find(role: str, name: str) -> Plugin:
     """What a name stands for: a plugin, `pkg.module:Class`, or weights; raises PluginError with the nearest name otherwise."""
     plugins = {plugin.name: plugin for plugin in list_plugins(role)}
@@ -183,7 +219,7 @@ def _joined(claims: list[Plugin]) -> Plugin:
 
 def _names_weights(role: str, name: str) -> bool:
     looks_like_path = "/" in name or Path(name).suffix in (".pth", ".pt", ".yaml", ".safetensors") or Path(name).exists()
-    return looks_like_path or (role == "targets" and name.startswith(("yolo", "rtdetr")))
+    return looks_like_path or (role == "targets" and name.startswith(("yolo", "rtdetr", "rf-detr", "d-fine", "rt-detr")))
 
 
 def _check_role(role: str) -> None:

@@ -5,7 +5,7 @@ Plugins implement these by shape alone (no base class). `autodistill_grounded_sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -65,9 +65,12 @@ class DatasetWriter(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
+OnEpoch = Callable[[int, int, Mapping[str, float]], None]  # is told (epoch from 1, epochs, figures so far) while a student learns
+
+
 @runtime_checkable
 class Target(Protocol):
-    """A student that learns from a dataset folder (YOLO layout with a `data.yaml`)."""
+    """A student that learns from a dataset folder (YOLO layout with a `data.yaml`; ours on transformers take COCO as well)."""
 
     def train(self, dataset: Path, **settings: Any) -> TrainResult: ...
 

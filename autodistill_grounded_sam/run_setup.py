@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 import time
@@ -16,10 +17,11 @@ import numpy.typing as npt
 from autodistill_grounded_sam import plugins, weights
 from autodistill_grounded_sam.config import DecideConfig, LabelConfig, checked
 from autodistill_grounded_sam.decide.chain import decide
-from autodistill_grounded_sam.detect.choosing import SCORELESS
+from autodistill_grounded_sam.detect.choosing import SCORELESS, TAKES_EXAMPLES
 from autodistill_grounded_sam.engine.local import LocalEngine
 from autodistill_grounded_sam.engine.ray import RayEngine, import_ray
 from autodistill_grounded_sam.engine.worker import SeeWorker
+from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.learnt import learnt_from
 from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.ontology import Ontology
@@ -46,6 +48,20 @@ class KeptMasksWorker(SeeWorker):
         reasons = decide(candidates, self._ontology, self._decide, image.width, image.height).reasons
         by_score = [REASONS.index(Reason.THRESHOLD), REASONS.index(Reason.NEGATIVE)]
         return ~np.isin(reasons, by_score)
+
+
+def refuse_examples(config: LabelConfig, ontology: Ontology) -> None:
+    """Raise ConfigError for example images if a detector knows words alone."""
+    if not ontology.examples:
+        return
+    for name, _ in plugins.members("detectors", config.see.detector):
+        plugin = plugins.find("detectors", name)
+        found = weights.find_weights(name, "detector", offline=config.run.offline) if plugin.built_in else None
+        if found is None or found.kind != "transformers" or found.model_type not in TAKES_EXAMPLES:
+            raise ConfigError(
+                f"the ontology holds example images, but {name} knows words alone; OWLv2, OWL-ViT and SAM 3 can use them "
+                "(docs/detectors.md)"
+            )
 
 
 def worker_type_of(config: LabelConfig) -> type[SeeWorker]:
@@ -76,6 +92,7 @@ def worker_spec(config: LabelConfig, ontology: Ontology, prompt_groups: Sequence
         "offline": config.run.offline,
         "prompts": list(ontology.prompts),
         "prompt_groups": [list(group) for group in (ontology.prompt_groups if prompt_groups is None else prompt_groups)],
+        "examples": {prompt: example.document() for prompt, example in ontology.examples.items()},
         "decide": config.decide.model_dump(),
         "ontology": ontology.document(),
     }
@@ -86,22 +103,35 @@ def identity_of(config: LabelConfig, ontology: Ontology) -> dict[str, Any]:
     not_of_images = {"detector", "segmenter", "max_megapixels"}
     if config.see.masks == "none" or config.see.mask_guess == "single":  # stores older than this setting hold single ones
         not_of_images.add("mask_guess")
+    if not config.see.views:  # as those older than views
+        not_of_images.add("views")
     image_settings = config.see.model_dump(mode="json", exclude=not_of_images)
     identity: dict[str, Any] = {
         "prompts": list(ontology.prompts),
-        "detector": _model("detectors", config.see.detector, config.run.offline),
+        "detector": model_identity("detectors", config.see.detector, config.run.offline),
         "segmenter": None,
         "see": image_settings,
     }
     if config.see.masks != "none":
-        identity["segmenter"] = _model("segmenters", config.see.segmenter, config.run.offline)
+        identity["segmenter"] = model_identity("segmenters", config.see.segmenter, config.run.offline)
     if config.see.masks == "kept":
         decide_settings = config.decide.model_dump(mode="json", exclude={"trust"})  # which drops no candidate
         identity["masks of"] = {"decide": decide_settings, "ontology": ontology.document()}
     return identity
 
 
-def _model(role: str, name: str, offline: bool) -> dict[str, Any]:
+def model_identity(role: str, name: str, offline: bool) -> dict[str, Any]:
+    """What a store remembers of a model; of several that are joined, one digest of all and of their thresholds."""
+    members = plugins.members(role, name)
+    if members == [(name, None)]:
+        return _one_model(role, name, offline)
+    parts = [(_one_model(role, own, offline), threshold) for own, threshold in members]
+    texts = {key: [f"{part.get(key) or part['name']} {threshold}" for part, threshold in parts] for key in ("sha256", "identity")}
+    digests = {key: hashlib.sha256("\n".join(lines).encode()).hexdigest() for key, lines in texts.items()}
+    return {"name": name, **digests}
+
+
+def _one_model(role: str, name: str, offline: bool) -> dict[str, Any]:
     plugin = plugins.find(role, name)
     if not plugin.built_in:
         return {"name": f"{plugin.target} of {plugin.distribution}", "sha256": None}
@@ -114,9 +144,9 @@ def _model(role: str, name: str, offline: bool) -> dict[str, Any]:
 
 def learnt_by(config: LabelConfig) -> list[str]:
     """The digests of the images that the detector was adapted to, if it was."""
-    if not plugins.find("detectors", config.see.detector).built_in:
-        return []
-    return learnt_from(weights.find_weights(config.see.detector, "detector", offline=config.run.offline).path)
+    names = [name for name, _ in plugins.members("detectors", config.see.detector) if plugins.find("detectors", name).built_in]
+    found = [weights.find_weights(name, "detector", offline=config.run.offline) for name in names]
+    return list(dict.fromkeys(digest for one in found for digest in learnt_from(one.path)))
 
 
 def batch_size_of(config: LabelConfig, run: Path) -> int:
@@ -125,7 +155,7 @@ def batch_size_of(config: LabelConfig, run: Path) -> int:
     recorded = recorded_batch_size(run)
     if recorded is not None:
         return recorded
-    built_in = plugins.find("detectors", config.see.detector).built_in
+    built_in = any(plugins.find("detectors", name).built_in for name, _ in plugins.members("detectors", config.see.detector))
     device = pick_device(config.run.device) if built_in else "cpu"
     return _fitting(device) if device.startswith("cuda") else AUTO_BATCH
 

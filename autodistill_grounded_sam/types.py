@@ -95,13 +95,15 @@ class Candidates:
     """What the models saw in one image: all boxes above a floor, the score of every prompt, and a mask each.
 
     `xyxy` (n, 4) float32 pixels; `scores` (n, P) float32 in 0..1, one column a prompt of the run, in the run's order;
-    `rle` n run-length codes, or None before segmentation; `mask_score` (n,) float32, the segmenter's own estimate of its IoU.
+    `rle` n run-length codes, or None before segmentation; `mask_score` (n,) float32, the segmenter's own estimate of its IoU;
+    `agreement` (n,) float32 in 0..1, how far several detectors or views agree on it, or None where one look saw all.
     """
 
     xyxy: Float32
     scores: Float32
     rle: tuple[Rle, ...] | None = None
     mask_score: Float32 | None = None
+    agreement: Float32 | None = None
 
     def __post_init__(self) -> None:
         n = len(self.xyxy)
@@ -116,6 +118,8 @@ class Candidates:
             _require(len(self.rle) == n, f"Candidates.rle must hold {n} codes, got {len(self.rle)}")
         if self.mask_score is not None:
             _require_array("Candidates.mask_score", self.mask_score, np.float32, (n,))
+        if self.agreement is not None:
+            _require_array("Candidates.agreement", self.agreement, np.float32, (n,))
 
     def __len__(self) -> int:
         return len(self.xyxy)
@@ -128,6 +132,7 @@ class Candidates:
             self.scores[index],
             None if self.rle is None else tuple(self.rle[i] for i in index),
             None if self.mask_score is None else self.mask_score[index],
+            None if self.agreement is None else self.agreement[index],
         )
 
     @staticmethod
@@ -262,12 +267,16 @@ class DatasetSummary:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained student: its weights, what it started from, its own figures on the validation split, the repeating command."""
+    """A trained student: its weights, what it started from, its own figures on the validation split, the repeating command.
+
+    `exported` is the same student in another form, where one was asked for.
+    """
 
     weights: Path
     started_from: str
     figures: Mapping[str, float]
     command: str
+    exported: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from autodistill_grounded_sam.errors import WeightsError
 
 logger = logging.getLogger(__name__)
 
-Role = Literal["detector", "segmenter", "tagger", "tokenizer", "model"]  # "model": whatever prefetch is asked to bring
+Role = Literal["detector", "segmenter", "tagger", "student", "tokenizer", "model"]  # "model": whatever prefetch is asked for
 Kind = Literal["transformers", "official"]
 
 OFFICIAL_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -53,6 +53,7 @@ _NEEDED: dict[Role, tuple[tuple[str, ...], ...]] = {
     "detector": (("config.json",), ("*.safetensors",), _TOKENIZER, _PROCESSOR),
     "segmenter": (("config.json",), ("*.safetensors",), _PROCESSOR),
     "tagger": (("config.json",), ("*.safetensors",), _TOKENIZER, _PROCESSOR),
+    "student": (("config.json",), ("*.safetensors",)),
     "tokenizer": (_TOKENIZER,),
     "model": (("config.json",), ("*.safetensors",)),
 }

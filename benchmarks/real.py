@@ -27,7 +27,8 @@ import numpy as np
 from autodistill_grounded_sam import pipeline
 from autodistill_grounded_sam.adapting import adapt_weights
 from autodistill_grounded_sam.config import DecideConfig, LabelConfig, RunConfig, SeeConfig
-from autodistill_grounded_sam.distill.ultralytics_target import UltralyticsTarget, predict_folder
+from autodistill_grounded_sam.distill.students import predict_folder
+from autodistill_grounded_sam.distill.ultralytics_target import UltralyticsTarget
 from autodistill_grounded_sam.evaluate.average_precision import average_precision, average_precision_draws
 from autodistill_grounded_sam.evaluate.matching import join
 from autodistill_grounded_sam.evaluate.report import evaluate_labels

@@ -13,9 +13,9 @@ FAKE = {
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Every file of a dataset with its digest; the run folder, which holds times, is left out."""
+    """Every file of a dataset with its digest; the run folder and the report, which hold times, are left out."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] != "run"
+        if path.is_file() and path.relative_to(folder).parts[0] not in ("run", "report.html")
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -301,6 +302,23 @@ def test_an_unfinished_run_is_told(say: Any, run: Path, images: Path, tmp_path: 
     assert any("4 images were not looked at yet" in note for note in say("decide", run, "--json").json["notes"])
     notes = say("export", run, "--format", "coco", "--out", tmp_path / "coco", "--json").json["notes"]
     assert any("4 images of the folder were not looked at yet" in note for note in notes)
+
+
+def test_distill_and_evaluate_a_student_of_transformers(say: Any, run: Path, tmp_path: Path) -> None:
+    words = ("distill", run, "--target", "rt-detr-mini", "--epochs", "1", "--imgsz", "64", "--device", "cpu")
+    told = say(*words, "--out", tmp_path / "student")
+    assert told.code == 0
+    assert re.search(r"epoch 1/1: loss \d+\.\d+, box_AP 0\.\d+", told.err)
+    trained = say(*words, "--out", tmp_path / "student", "--json").json  # there already, so it is only told again
+    assert trained["weights"] == str(tmp_path / "student" / "best")
+    assert trained["started_from"] == "random weights, architecture rt-detr-mini"
+    assert trained["exported"] is None
+    found = say("evaluate", trained["weights"], "--truth", run, "--json").json
+    assert 0 <= found["box"]["AP"] <= 1
+    assert "at confidence 0.5, its kind's default" in found["notes"][0]
+    refused = say(*words, "--out", tmp_path / "student", "--set", "lr=0.01")
+    assert refused.code == 2
+    assert "holds a student of another recipe" in refused.err
 
 
 def test_interrupted_distill_does_not_promise_to_go_on(say: Any, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

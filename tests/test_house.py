@@ -13,16 +13,17 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "autodistill_grounded_sam"
 NAME = PACKAGE.name
 GROUND = {
-    "about", "config", "datasets", "drawing", "errors", "image_modes", "images", "loading", "mask_runs", "masks", "ontology",
-    "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews", "similar", "tool_datasets", "types",
-    "weights", "word_forms",
+    "about", "config", "datasets", "drawing", "errors", "example_images", "image_modes", "images", "loading", "mask_runs",
+    "masks", "ontology", "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews", "similar",
+    "tool_datasets", "types", "weights", "word_forms",
 }  # fmt: skip
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tune", "decide"), ("tune", "evaluate"),
-          ("check", "evaluate"), ("check", "quality"), ("tag", "detect"),
+          ("check", "evaluate"), ("check", "quality"), ("tag", "detect"), ("distill", "evaluate"),
           ("report", "decide"), ("review", "store"), ("review", "decide")}  # fmt: skip
 JOINERS = {
     "adapting",
+    "benchmarking",
     "contracts",
     "checking",
     "cross_fitting",
@@ -33,12 +34,15 @@ JOINERS = {
     "uploading",
     "run_setup",
     "measuring",
+    "reporting",
     "trusting",
     "tuning",
     "cli",
     "cli_datasets",
+    "cli_benchmark",
     "cli_discover",
     "cli_few_labels",
+    "cli_look",
     "cli_output",
     "grounded_sam",
     "testing",

@@ -17,7 +17,7 @@ from PIL import Image
 from autodistill_grounded_sam import measuring, pipeline
 from autodistill_grounded_sam.config import DecideConfig, ExportConfig, LabelConfig, RunConfig, SeeConfig
 from autodistill_grounded_sam.datasets import COCO_FILE, read_coco
-from autodistill_grounded_sam.distill.ultralytics_target import StudentPrediction
+from autodistill_grounded_sam.distill.students import StudentPrediction, load_student
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, ExportError, ImageReadError
 from autodistill_grounded_sam.evaluate.report import evaluation_to_json
 from autodistill_grounded_sam.masks import decode_mask
@@ -146,7 +146,7 @@ def test_evaluate__the_command_repeats_it(labelled: Labelled, tmp_path: Path) ->
             lambda folder: folder / "nowhere",
             r"there is nothing at .*nowhere; expected a folder that `label` made, a YOLO",
         ),
-        (lambda folder: folder, r"holds no labels; expected .* a COCO json, or a student's weights \(\.pt\)"),
+        (lambda folder: folder, r"holds no labels; expected .* a COCO json, or a student's weights \(\.pt, \.onnx or a folder\)"),
         (lambda folder: _touched(folder / "labels.csv"), r"labels.csv holds no labels"),
     ],
 )
@@ -167,6 +167,7 @@ class FakeStudent:
     """Knows the reference by heart and answers with it, one object of each image below the operating confidence."""
 
     answers: Mapping[str, StudentPrediction]
+    usual_confidence = 0.25
 
     def __init__(self, weights: Path) -> None:
         self.classes = ["square", "circle"]  # another order than the reference's
@@ -191,7 +192,7 @@ def student(labelled: Labelled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         scores = np.linspace(0.9, 0.1, len(names), dtype=np.float32)
         answers[row.name] = StudentPrediction(row.name, 96, 72, names, row.xyxy, list(row.rle or ()), scores)
     monkeypatch.setattr(FakeStudent, "answers", answers, raising=False)
-    monkeypatch.setattr(measuring, "Student", FakeStudent)
+    monkeypatch.setattr(measuring, "load_student", FakeStudent)
     yield _touched(tmp_path / "best.pt")
 
 
@@ -204,7 +205,7 @@ def test_evaluate__a_student(labelled: Labelled, student: Path) -> None:
     assert confident < objects
     assert found.operating_point["recall"] == pytest.approx(confident / objects)
     assert sum(row["labels"] for row in found.per_class.values()) == confident
-    assert re.search(r"above confidence 0\.001; .* at confidence 0\.25, ultralytics' default", found.notes[0])
+    assert re.search(r"above confidence 0\.001; .* at confidence 0\.25, its kind's default", found.notes[0])
 
 
 @pytest.mark.parametrize("place", ["images", "."])
@@ -236,9 +237,9 @@ def test_evaluate__a_student_without_images(student: Path, images: Path | None, 
 
 @pytest.mark.slow
 def test_evaluate__a_real_student(labelled: Labelled, student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autodistill_grounded_sam.distill.ultralytics_target import Student, UltralyticsTarget
+    from autodistill_grounded_sam.distill.ultralytics_target import UltralyticsTarget
 
-    monkeypatch.setattr(measuring, "Student", Student)
+    monkeypatch.setattr(measuring, "load_student", load_student)
     dataset = exported(labelled, student.parent / "yolo", "yolo-seg")
     result = UltralyticsTarget("yolov8n-seg.yaml").train(
         dataset, out=student.parent / "student", epochs=1, imgsz=64, batch=2, device="cpu"

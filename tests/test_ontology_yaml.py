@@ -21,7 +21,7 @@ def test_from_yaml__every_fault_is_a_line(tmp_path: Path) -> None:
     with pytest.raises(OntologyError) as caught:
         Ontology.from_yaml(path)
     quotes = "; YAML reads an unquoted yes, no, on, off, null or number as a value, so put it in quotes"
-    known = "prompts, box_threshold, min_size_px, max_size_px, min_area_fraction, max_area_fraction"
+    known = "prompts, examples, box_threshold, min_size_px, max_size_px, min_area_fraction, max_area_fraction"
     assert str(caught.value).splitlines() == [
         f"{path}: 14 faults in the ontology",
         "  the ontology has an unknown key 'nmae'; did you mean 'name'?"

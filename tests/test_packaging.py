@@ -16,8 +16,9 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "autodistill_grounded_sam"
-YAMLS = sorted(path.name for path in (ROOT / "ontologies").glob("*.yaml"))
+YAMLS = sorted(path.relative_to(ROOT / "ontologies").as_posix() for path in (ROOT / "ontologies").rglob("*.yaml"))
 MINI = sorted(path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "mini").rglob("*") if path.is_file())
+TEMPLATES = sorted(path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "report" / "templates").iterdir())
 LOAD = "from autodistill_grounded_sam.ontology import Ontology; print(len(Ontology.load('coco80').classes))"
 
 
@@ -42,7 +43,7 @@ def test_wheel_and_sdist_hold_what_is_needed(built: tuple[Path, Path]) -> None:
     assert wheel.name.startswith("autodistill_grounded_sam-1.0.0.dev0")
     names = zipfile.ZipFile(wheel).namelist()  # `build` makes the wheel from the sdist, so this speaks for both
     assert {f"autodistill_grounded_sam/ontologies/{name}" for name in YAMLS} <= set(names)
-    assert {f"autodistill_grounded_sam/{name}" for name in MINI} <= set(names)
+    assert {f"autodistill_grounded_sam/{name}" for name in [*MINI, *TEMPLATES]} <= set(names)
     assert "autodistill_grounded_sam/py.typed" in names
     assert not [name for name in names if name.startswith(("tests/", "tools/", "ontologies/", "benchmarks/"))]
     with tarfile.open(sdist) as archive:

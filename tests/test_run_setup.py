@@ -28,6 +28,11 @@ def test_a_batch_that_is_given_is_kept(tmp_path: Path) -> None:
     assert batch_size_of(LabelConfig(see=MINI, run=RunConfig(device="cpu")), tmp_path) == 4
 
 
+def test_a_store_belongs_to_the_weights_of_both_models() -> None:
+    identity = identity_of(LabelConfig(see=MINI), Ontology.load("painted_shapes_small"))
+    assert [len(identity[model][digest]) for model in ("detector", "segmenter") for digest in ("sha256", "identity")] == [64] * 4
+
+
 def test_a_store_belongs_to_its_guess_of_masks_and_older_stores_to_the_single_one() -> None:
     words = Ontology.load("painted_shapes_small")
 

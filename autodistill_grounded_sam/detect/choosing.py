@@ -21,9 +21,11 @@ DETECTORS = {
     "sam3_video": "sam3:Sam3",
 }
 SCORELESS = frozenset({"florence2"})  # say what is there, not how sure they are: all that they find scores 1
+TAKES_EXAMPLES = frozenset({"owlvit", "owlv2", "sam3", "sam3_video"})  # example images instead of words
 
 
 ABOUT = (
+    About("mini", "box AP50 0.95 on 1,200 painted scenes (`benchmarks/mini_quality.py`)", "mini"),
     About(
         "Grounding DINO",
         "equal to the authors' code and to transformers, on random weights (`tests/detect/test_official.py`, `test_fast.py`)",

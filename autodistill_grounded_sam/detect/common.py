@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from autodistill_grounded_sam.errors import ConfigError, OntologyError, RecordError, WeightsError
+from autodistill_grounded_sam.example_images import read_example
 from autodistill_grounded_sam.loading import Precision, inference, quiet_loading
 from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
 from autodistill_grounded_sam.weights import find_weights
@@ -28,10 +29,14 @@ class SquareDetector(ABC):
     made here, so `prompt_groups` change nothing and there are no spans: another `span_score` than the default is refused, as
     are other input sizes.
 
+    `examples` are the documents of example images by the prompts that stand for them.
+
     Raises WeightsError where the weights are missing, damaged or of another kind of model, ConfigError for wrong settings.
     """
 
     model_types: ClassVar[tuple[str, ...]]
+    takes_examples: ClassVar[bool] = False
+    usual_threshold: ClassVar[float] = 0.35  # the score that is commonly asked of this model; an ensemble compares them by it
     model_class: ClassVar[str] = "AutoModelForZeroShotObjectDetection"  # of transformers
 
     def __init__(
@@ -47,6 +52,7 @@ class SquareDetector(ABC):
         floor: float = 0.05,
         batch_size: int | None = None,
         precision: Precision = "float32",
+        examples: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         from transformers import AutoImageProcessor, AutoTokenizer
 
@@ -57,6 +63,9 @@ class SquareDetector(ABC):
             raise ConfigError(f"span_score={span_score!r} is for Grounding DINO; {name} gives a prompt one score, leave it out")
         path = find_weights(name, "detector", offline=offline).path
         self.name = name
+        self._examples = {prompt: read_example(one, Path()) for prompt, one in (examples or {}).items()}
+        if self._examples and not self.takes_examples:
+            raise ConfigError(f"{name} knows words alone, so it cannot be given example images")
         self._model = load_model(path, self.model_types, self.model_class).to(device)
         self._images = AutoImageProcessor.from_pretrained(path, local_files_only=True)
         self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.detect.common import check_floor_and_batch, check_image, load_model
 from autodistill_grounded_sam.detect.fast import FastGroundingDino
 from autodistill_grounded_sam.detect.spans import Caption, SpanScore, pack_captions, span_scores
-from autodistill_grounded_sam.errors import ConfigError, WeightsError
+from autodistill_grounded_sam.errors import ConfigError, OntologyError, WeightsError
 from autodistill_grounded_sam.loading import Precision, inference
 from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
 from autodistill_grounded_sam.weights import FoundWeights, find_weights
@@ -48,8 +47,6 @@ class GroundingDino:
 
     Raises WeightsError where the weights are missing, damaged or of another kind of model, ConfigError for wrong settings.
     """
-
-    about = (About("mini", "box AP50 0.95 on 1,200 painted scenes (`benchmarks/mini_quality.py`)", "mini"),)
 
     def __init__(
         self,
@@ -120,6 +117,27 @@ class GroundingDino:
                     results[index] = found
         return results
 
+    def queries(self, images: Sequence[RgbImage], prompts: Sequence[str]) -> list[Candidates]:
+        """The box of every query as the model says it: not clipped, merged, sorted or left out; scored by the mean over each
+        prompt's tokens, whatever `span_score` is. This is what the official evaluation ranks.
+
+        Raises OntologyError for prompts that do not fit in one caption.
+        """
+        captions = self.captions(prompts)
+        if len(captions) > 1:
+            raise OntologyError(
+                f"{len(prompts)} prompts take {len(captions)} captions of {self.name} but must fit in one: ask fewer or shorter"
+            )
+        results = [Candidates.none(len(prompts))] * len(images)
+        for index, image in enumerate(images) if captions else ():
+            check_image(image)
+            height, width = image.shape[:2]
+            ((logits, boxes),) = self._ask([image], self.resized_size(width, height), captions)
+            columns = np.zeros((len(boxes[0]), len(prompts)), np.float32)
+            columns[:, captions[0].prompts] = span_scores(logits[0], captions[0], "mean")
+            results[index] = Candidates(boxes[0] * np.array([width, height] * 2, np.float32), columns)
+        return results
+
     def _see(
         self, images: Sequence[RgbImage], size: tuple[int, int], captions: Sequence[Caption], prompts: int
     ) -> list[Candidates]:
@@ -130,7 +148,7 @@ class GroundingDino:
             for number, (caption, (logits, found)) in enumerate(zip(captions, answers, strict=True)):
                 columns = np.zeros((len(found[row]), prompts), np.float32)
                 columns[:, caption.prompts] = span_scores(logits[row], caption, self._span_score, self._text_threshold)
-                boxes.append(found[row])
+                boxes.append(found[row].clip(0, 1))
                 scores.append(columns)
                 caption_of.append(np.full(len(columns), number))
             relative, merged = merge_captions(
@@ -142,7 +160,7 @@ class GroundingDino:
     def _ask(
         self, images: Sequence[RgbImage], size: tuple[int, int], captions: Sequence[Caption]
     ) -> list[tuple[Float32, Float32]]:
-        """For each caption: logits (images, queries, tokens) and boxes (images, queries, 4), relative xyxy clipped to 0..1."""
+        """For each caption: logits (images, queries, tokens) and boxes (images, queries, 4), relative xyxy."""
         import torch
 
         with inference(self._device, self._precision):
@@ -152,7 +170,7 @@ class GroundingDino:
                 logits, boxes = self._forward.ask(seen, self._read(tuple(caption.input_ids)))
                 centre, extent = boxes[..., :2].float(), boxes[..., 2:].float()
                 corners = torch.cat([centre - extent / 2, centre + extent / 2], dim=-1)
-                answers.append((logits.float().cpu().numpy(), corners.clamp(0, 1).cpu().numpy()))
+                answers.append((logits.float().cpu().numpy(), corners.cpu().numpy()))
         return answers
 
     def _read_caption(self, input_ids: tuple[int, ...]) -> Any:

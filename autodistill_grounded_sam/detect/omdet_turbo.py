@@ -30,6 +30,7 @@ class OmDetTurbo(SquareDetector):
     survives non-maximum suppression in the class of its best score, and keeps its scores for all prompts.
     """
 
+    usual_threshold = 0.3
     model_types = ("omdet-turbo",)
 
     def __init__(self, name: str, **settings: Any) -> None:

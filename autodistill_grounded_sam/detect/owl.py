@@ -14,6 +14,7 @@ import numpy as np
 
 from autodistill_grounded_sam.detect.common import SquareDetector
 from autodistill_grounded_sam.errors import ConfigError
+from autodistill_grounded_sam.example_images import Example
 from autodistill_grounded_sam.types import Float32, RgbImage
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 SAME_OBJECT_IOU = 0.7  # neighbouring patches answer with nearly the same box; `decide` takes boxes above it for one as well
+NEARLY_THE_BEST = 0.8  # of the best overlap with an example's box, after the authors
 BLOCK_ROWS = 256  # of a picture that are made float32 at a time
 
 
@@ -32,6 +34,7 @@ class Owl(SquareDetector):
     pixels of the image, cut off where they reach into the filling.
     """
 
+    usual_threshold = 0.1  # of transformers; the authors' self-training took 0.3
     model_types = ("owlvit", "owlv2")
 
     def __init__(self, name: str, *, nms_iou: float = SAME_OBJECT_IOU, **settings: Any) -> None:
@@ -41,8 +44,43 @@ class Owl(SquareDetector):
         self._nms_iou = nms_iou
         self._padded = self._model.config.model_type == "owlv2"
 
+    takes_examples = True
+
     def _read(self, prompts: tuple[str, ...]) -> torch.Tensor:
         """Embeddings (P, d), each of length 1."""
+        import torch
+
+        words = [prompt for prompt in prompts if prompt not in self._examples]
+        rows = dict(zip(words, self._read_words(words), strict=True)) if words else {}
+        rows |= {prompt: self._read_example(self._examples[prompt]) for prompt in prompts if prompt not in rows}
+        return torch.stack([rows[prompt] for prompt in prompts])
+
+    def _read_example(self, example: Example) -> torch.Tensor:
+        """The embedding (d,), of length 1, of what an example's box holds, as the authors take it: of the patches whose boxes
+        overlap it nearly as well as the best one, that which is least like the average of the picture."""
+        import torch
+        from torchvision.ops import box_iou, generalized_box_iou
+
+        image = example.pixels()
+        maps = self._model.image_embedder(self._pixels([image]))[0].float()
+        patches = maps.flatten(1, 2)
+        with self._exactly():
+            boxes = self._model.box_predictor(patches, maps)[0]
+            embedded = self._model.class_predictor(patches)[1][0]
+        centre, half = boxes[:, :2], boxes[:, 2:] / 2
+        width, height = (max(image.shape[:2]),) * 2 if self._padded else (image.shape[1], image.shape[0])
+        wanted = boxes.new_tensor([example.box]) / boxes.new_tensor([width, height] * 2)
+        corners = torch.cat([centre - half, centre + half], dim=1)
+        iou = box_iou(wanted, corners)[0]
+        if not iou.any():
+            iou = generalized_box_iou(wanted, corners)[0]
+        near = torch.where(iou >= iou.max() * NEARLY_THE_BEST)[0]
+        if not len(near):  # all generalized IoUs are below 0
+            near = iou.argmax(keepdim=True)
+        chosen = embedded[near[(embedded[near] @ embedded.mean(dim=0)).argmin()]]
+        return chosen / chosen.norm()  # type: ignore[no-any-return]
+
+    def _read_words(self, prompts: Sequence[str]) -> torch.Tensor:
         ids, mask = self._tokens(prompts, self._model.config.text_config.max_position_embeddings)
         both = getattr(self._model, self._model.config.model_type)
         embedded = both.get_text_features(input_ids=ids, attention_mask=mask).pooler_output.float()

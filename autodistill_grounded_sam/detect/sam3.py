@@ -6,17 +6,20 @@ The image is seen once for all its prompts, words are read once for all images. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from autodistill_grounded_sam.detect.common import SquareDetector
 from autodistill_grounded_sam.detect.grounding_dino import merge_captions
+from autodistill_grounded_sam.example_images import Example
 from autodistill_grounded_sam.types import Float32, RgbImage
 
 if TYPE_CHECKING:
     import torch
 
+VISUAL = "visual"  # the authors' word beside a box
 PROMPTS_AT_ONCE = 8  # each takes some 300 MB of attention in the published size
 
 
@@ -34,17 +37,45 @@ class Sam3(SquareDetector):
     Boxes of several prompts with an IoU of 0.9 are one object with the scores of all, so that classes and negatives compete.
     """
 
+    usual_threshold = 0.5
+    takes_examples = True
     model_types = ("sam3", "sam3_video")  # facebook/sam3 holds the video model, of which the detector is a part
     model_class = "Sam3Model"
 
     def _read(self, prompts: tuple[str, ...]) -> list[Words]:
         most = self._model.config.text_config.max_position_embeddings
         made = []
-        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-            ids, mask = self._tokens(prompts[start : start + PROMPTS_AT_ONCE], most)
-            features = self._model.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
-            made.append(Words(features.float(), mask.bool()))
+        for are_examples, some in groupby(prompts, lambda prompt: prompt in self._examples):
+            alike = list(some)
+            if are_examples:
+                made += [self._read_example(self._examples[prompt], most) for prompt in alike]
+                continue
+            for start in range(0, len(alike), PROMPTS_AT_ONCE):
+                made.append(self._read_words(alike[start : start + PROMPTS_AT_ONCE], most))
         return made
+
+    def _read_words(self, prompts: Sequence[str], most: int) -> Words:
+        ids, mask = self._tokens(prompts, most)
+        features = self._model.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
+        return Words(features.float(), mask.bool())
+
+    def _read_example(self, example: Example, most: int) -> Words:
+        """The word "visual", which stands for an example, and what the geometry encoder makes of the box in its own picture."""
+        import torch
+
+        image, word = example.pixels(), self._read_words([VISUAL], most)
+        seen = self._model.get_vision_features(pixel_values=self._pixels([image]))
+        x1, y1, x2, y2 = (example.box[i] / image.shape[1 - i % 2] for i in range(4))
+        box = word.features.new_tensor([[[(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]]])
+        shown = self._model.geometry_encoder(
+            box_embeddings=box,
+            box_mask=torch.ones_like(box[..., 0], dtype=torch.bool),
+            box_labels=torch.ones_like(box[..., 0], dtype=torch.long),
+            img_feats=seen.fpn_hidden_states[:-1],
+            img_pos_embeds=seen.fpn_position_encoding[:-1],
+        )
+        features = torch.cat([word.features, shown.last_hidden_state.float()], dim=1)
+        return Words(features, torch.cat([word.mask, shown.attention_mask.bool()], dim=1))
 
     def _look(self, images: Sequence[RgbImage], words: list[Words]) -> list[tuple[Float32, Float32]]:
         seen = self._model.get_vision_features(pixel_values=self._pixels(images))

@@ -6,13 +6,14 @@ import contextlib
 import difflib
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from autodistill_grounded_sam.about import About
+from autodistill_grounded_sam.distill.students import MOST_OBJECTS, StudentPrediction
 from autodistill_grounded_sam.distill.ultralytics_setup import (
     build_model,
     first_line,
@@ -20,32 +21,20 @@ from autodistill_grounded_sam.distill.ultralytics_setup import (
     stays_offline,
 )
 from autodistill_grounded_sam.distill.yolo_dataset import YoloDataset, check_yolo_dataset
-from autodistill_grounded_sam.errors import ConfigError, DatasetError, WeightsError
-from autodistill_grounded_sam.images import read_image
+from autodistill_grounded_sam.errors import ConfigError, DatasetError, MissingExtraError, WeightsError
 from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.masks import encode_mask
-from autodistill_grounded_sam.types import Float32, RgbImage, Rle, TrainResult
+from autodistill_grounded_sam.protocols import OnEpoch
+from autodistill_grounded_sam.types import RgbImage, TrainResult
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_SIDE_PX = 640  # that of their pretrained weights
 _LEAST = {"epochs": 1, "imgsz": 32, "batch": 1}  # 32: the stride of these models, so of less nothing would be left
 _OWN_SETTINGS = ("data", "project", "name", "save_dir", "mode", "task", "model", "exist_ok", "resume", "cfg")
 _FIGURES = {"precision": "precision", "recall": "recall", "mAP50": "mAP50", "mAP50-95": "mAP50_95"}
 _FLAGS = {"batch": "batch-size"}  # where the command line has another word
 _MAX_MASK_PIXELS = 4_000_000  # 100 masks of a larger picture would fill the memory; a student sees 640 px of it anyway
-OnEpoch = Callable[[int, int, Mapping[str, float]], None]  # epoch (from 1), epochs, figures so far
-
-
-class StudentPrediction(NamedTuple):
-    """What a student sees in one image, best first: `xyxy` (n, 4) pixels of the upright image, `rles` None for a box model."""
-
-    image: str
-    width: int
-    height: int
-    class_names: list[str]
-    xyxy: Float32
-    rles: list[Rle] | None
-    scores: Float32
 
 
 class UltralyticsTarget:
@@ -75,7 +64,7 @@ class UltralyticsTarget:
         *,
         out: Path,
         epochs: int = 50,
-        imgsz: int = 640,
+        imgsz: int | None = None,
         batch: int = 16,
         seed: int = 0,
         device: str = "auto",
@@ -88,6 +77,7 @@ class UltralyticsTarget:
         validation split. Raises DatasetError for a dataset that this student cannot learn from, ConfigError for an unknown
         model or a wrong setting, WeightsError for weights that do not load, MissingExtraError without ultralytics.
         """
+        imgsz = DEFAULT_SIDE_PX if imgsz is None else imgsz
         _check_sizes(epochs=epochs, imgsz=imgsz, batch=batch)
         data = check_yolo_dataset(Path(dataset))
         out = Path(out).resolve()
@@ -123,8 +113,10 @@ class UltralyticsTarget:
         return TrainResult(weights, started_from, figures, command)
 
 
-class Student:
+class UltralyticsStudent:
     """Trained weights, ready to predict. `weights` is a `.pt` file or the name of a model that can be had pretrained."""
+
+    usual_confidence = 0.25  # ultralytics' default
 
     def __init__(self, weights: str | Path, *, device: str = "auto", offline: bool | None = None) -> None:
         forbidden = stays_offline(offline)
@@ -149,7 +141,7 @@ class Student:
             result = self._model.predict(
                 np.ascontiguousarray(seen[:, :, ::-1]),
                 conf=confidence,
-                max_det=100,
+                max_det=MOST_OBJECTS,
                 retina_masks=True,
                 device=self._device,
                 verbose=False,
@@ -172,25 +164,13 @@ class Student:
             boxes.conf.astype(np.float32),
         )
 
-
-def predict_folder(
-    weights: str | Path,
-    images: Sequence[Path],
-    *,
-    read: Callable[[Path], RgbImage] = read_image,
-    root: Path | None = None,
-    confidence: float = 0.001,
-    imgsz: int | None = None,
-    device: str = "auto",
-) -> Iterator[StudentPrediction]:
-    """Predict on files one by one, in order; named relative to `root`, or by file name. `read` gives upright RGB.
-
-    The low default confidence is that of COCO evaluation, which ranks every detection.
-    """
-    student = Student(weights, device=device)
-    for path in images:
-        name = path.relative_to(root).as_posix() if root else path.name
-        yield student.predict(read(path), confidence=confidence, imgsz=imgsz, name=name)
+    def export(self, form: str) -> Path:
+        """Write the weights beside themselves in a form of ultralytics (onnx, openvino, ...), by ultralytics."""
+        with quiet_ultralytics("export"):
+            try:
+                return Path(self._model.export(format=form, verbose=False))
+            except ImportError as error:
+                raise MissingExtraError("the export to ONNX", extra="onnx") from error
 
 
 def _check_sizes(**sizes: int) -> None:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import SeeConfig, checked
+from autodistill_grounded_sam.engine.ensemble import VotingSegmenter, detector_of
 from autodistill_grounded_sam.engine.memory import Ask, OutOfMemoryError, Pieces
-from autodistill_grounded_sam.engine.tiles import TiledDetector
+from autodistill_grounded_sam.engine.tiles import TiledDetector, TiledSegmenter
 from autodistill_grounded_sam.errors import ImageReadError, PluginError
 from autodistill_grounded_sam.images import read_image
 from autodistill_grounded_sam.loading import pick_device
@@ -59,36 +60,34 @@ class SeeWorker:
         self.capped = 0
         self._pieces: defaultdict[str, Pieces] = defaultdict(Pieces)  # of each stage
         self._readers = ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1), thread_name_prefix="read")
-        names = [("detectors", self._see.detector), *[("segmenters", self._see.segmenter)] * (self._see.masks != "none")]
+        detectors = plugins.members("detectors", self._see.detector)
+        segmenters = plugins.members("segmenters", self._see.segmenter) if self._see.masks != "none" else []
+        names = [*(("detectors", name) for name, _ in detectors), *(("segmenters", name) for name, _ in segmenters)]
         needs_device = any(plugins.find(role, name).built_in for role, name in names)  # a plugin alone needs no torch here
         device = pick_device(str(spec["device"])) if needs_device else str(spec["device"])
-        offline = bool(spec["offline"])
-        self._detector = cast(
-            Detector,
-            plugins.load(
-                "detectors",
-                self._see.detector,
-                device=device,
-                offline=offline,
-                precision=self._see.precision,
-                shorter_side_px=self._see.shorter_side_px,
-                longer_side_px=self._see.longer_side_px,
-                prompt_groups=spec["prompt_groups"],
-                floor=self._see.floor,
-                span_score=self._see.span_score,
-            ),
-        )
-        if self._see.tiles:
-            self._detector = TiledDetector(self._detector)
-        self._segmenter: Segmenter | None = None
-        if self._see.masks != "none":
-            settings = {
-                "device": device,
-                "offline": offline,
-                "precision": self._see.precision,
-                "mask_guess": self._see.mask_guess,
-            }
-            self._segmenter = cast(Segmenter, plugins.load("segmenters", self._see.segmenter, **settings))
+        general = {"device": device, "offline": bool(spec["offline"]), "precision": self._see.precision}
+        settings = {
+            **general,
+            "shorter_side_px": self._see.shorter_side_px,
+            "longer_side_px": self._see.longer_side_px,
+            "prompt_groups": spec["prompt_groups"],
+            "span_score": self._see.span_score,
+            **({"examples": spec["examples"]} if spec.get("examples") else {}),  # only some detectors know them
+        }
+
+        def load(name: str, floor: float) -> Detector:
+            return cast(Detector, plugins.load("detectors", name, **settings, floor=floor))
+
+        self._detector = detector_of(detectors, load, self._see.floor, self._see.views)
+        masks = [
+            cast(Segmenter, plugins.load("segmenters", name, **general, mask_guess=self._see.mask_guess))
+            for name, _ in segmenters
+        ]
+        self._segmenter: Segmenter | None = masks[0] if len(masks) == 1 else VotingSegmenter(masks) if masks else None
+        if self._see.tiles != "none":
+            tiled = TiledDetector(self._detector, self._segmenter, self._see.tile_px, self._see.tiles)
+            self._detector = tiled
+            self._segmenter = self._segmenter and TiledSegmenter(self._segmenter, tiled.tile_px)
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
         """The size (width, height) that the detector gives an image; the image's own where the detector does not say."""
@@ -211,8 +210,11 @@ def sift(candidates: Candidates, width: int, height: int, floor: float) -> Candi
     unique, inverse = np.unique(boxes[solid], axis=0, return_inverse=True)  # sorts by x1, y1, x2, y2
     scores = np.zeros((len(unique), candidates.scores.shape[1]), np.float32)
     np.maximum.at(scores, inverse.reshape(-1), candidates.scores[solid])
-    order = np.argsort(-scores.max(1, initial=0), kind="stable")
-    return Candidates(unique[order].astype(np.float32), scores[order])
+    agreement = None if candidates.agreement is None else np.zeros(len(unique), np.float32)
+    if agreement is not None and candidates.agreement is not None:
+        np.maximum.at(agreement, inverse.reshape(-1), candidates.agreement[solid])
+    merged = Candidates(unique.astype(np.float32), scores, agreement=agreement)
+    return merged.select(np.argsort(-scores.max(1, initial=0), kind="stable"))
 
 
 def _set_aside(image: ImageRecord, error: OutOfMemoryError) -> ImageReadError:
@@ -233,7 +235,9 @@ def _with_masks(
             raise PluginError(f"a segmenter must give each candidate a mask and a mask_score; it did not for {image.id!r}")
         rle.update(zip(np.flatnonzero(wanted).tolist(), answer.rle, strict=True))
         mask_score[wanted] = answer.mask_score
-    return Candidates(candidates.xyxy, candidates.scores, tuple(rle[i] for i in range(len(candidates))), mask_score)
+    return Candidates(
+        candidates.xyxy, candidates.scores, tuple(rle[i] for i in range(len(candidates))), mask_score, candidates.agreement
+    )
 
 
 def _sighting(item: Decoded, answer: Answer | None) -> Sighting:

@@ -42,28 +42,52 @@ def average_precision(pairs: Sequence[Pair], classes: int, kind: Kind) -> Averag
 
 def average_precision_draws(pairs: Sequence[Pair], classes: int, kind: Kind, draws: int, seed: int = 0) -> list[dict[str, float]]:
     """The overall figures of `draws` bootstrap samples of the images (Efron 1979), as many images each as there are pairs."""
-    measured, rng = _matched(pairs, classes, kind), np.random.default_rng(seed)
-    by_class = [measured.evalImgs[place * len(pairs) : (place + 1) * len(pairs)] for place in range(classes)]
+    return bootstrap(_matched(pairs, classes, kind), draws, seed)
+
+
+def overall(measured: Any) -> dict[str, float]:
+    """AP, AP50 and AP75 of an evaluation that `match` made."""
+    return _summary(_precision(measured))
+
+
+def bootstrap(measured: Any, draws: int, seed: int = 0) -> list[dict[str, float]]:
+    """The same of `draws` samples of its images; afterwards the evaluation is that of the last sample."""
+    images, rng = len(measured.params.imgIds), np.random.default_rng(seed)
+    by_class = [measured.evalImgs[start : start + images] for start in range(0, len(measured.evalImgs), images)]
     found = []
     for _ in range(draws):
-        drawn = rng.integers(len(pairs), size=len(pairs))
-        measured.evalImgs = [images[place] for images in by_class for place in drawn]
-        found.append(_summary(_precision(measured)))
+        drawn = rng.integers(images, size=images)
+        measured.evalImgs = [of_class[place] for of_class in by_class for place in drawn]
+        found.append(overall(measured))
     return found
 
 
-def _matched(pairs: Sequence[Pair], classes: int, kind: Kind) -> Any:
-    """pycocotools' evaluation with the labels of every image matched to its objects, class by class."""
+def match(truth: Any, labels: Any, kind: Kind) -> Any:
+    """pycocotools' COCOeval of two COCO objects, with the labels of every image matched to its objects, class by class."""
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth = _coco([pair.truth for pair in pairs], pairs, classes, kind)
-        labels = _coco([pair.labels for pair in pairs], pairs, classes, kind)
         measured = COCOeval(truth, labels, _IOU_TYPE[kind])
         measured.params.maxDets = [MAX_LABELS]
         measured.params.areaRng, measured.params.areaRngLbl = [[0, 1e10]], ["all"]
         measured.evaluate()
     return measured
+
+
+def coco_of(content: Mapping[str, Any]) -> Any:
+    """pycocotools' COCO of what a COCO file holds, without a word on stdout."""
+    from pycocotools.coco import COCO
+
+    coco = COCO()
+    coco.dataset = dict(content)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def _matched(pairs: Sequence[Pair], classes: int, kind: Kind) -> Any:
+    truth = _coco([pair.truth for pair in pairs], pairs, classes, kind)
+    return match(truth, _coco([pair.labels for pair in pairs], pairs, classes, kind), kind)
 
 
 def _precision(measured: Any) -> npt.NDArray[np.float64]:
@@ -83,16 +107,13 @@ def _mean(precision: npt.NDArray[np.float64]) -> float:
 
 
 def _coco(objects: Sequence[Objects], pairs: Sequence[Pair], classes: int, kind: Kind) -> Any:
-    from pycocotools.coco import COCO
-
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": number, "width": pair.width, "height": pair.height} for number, pair in enumerate(pairs)],
-        "categories": [{"id": class_id} for class_id in range(classes)],
-        "annotations": _annotations(objects, classes, kind),
-    }
-    coco.createIndex()
-    return coco
+    return coco_of(
+        {
+            "images": [{"id": number, "width": pair.width, "height": pair.height} for number, pair in enumerate(pairs)],
+            "categories": [{"id": class_id} for class_id in range(classes)],
+            "annotations": _annotations(objects, classes, kind),
+        }
+    )
 
 
 def _annotations(objects: Sequence[Objects], classes: int, kind: Kind) -> list[dict[str, Any]]:

@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill_grounded_sam.errors import ConfigError
+from autodistill_grounded_sam.similar import differing_bits, near_pairs
 from autodistill_grounded_sam.types import ImageRecord, Split
 
-# Of 64 bits of a difference hash. Re-encoded and resized copies differ by 0-3 bits.
-NEAR_BITS = 4
 # Neighbouring numbers of one name (IMG_0041, IMG_0042) are one burst if their pictures are this alike: looser, as names agree.
 BURST_BITS = 10
 # A group with more than this share of all images leaves no sensible split: it is cut into runs of neighbours.
@@ -193,44 +192,15 @@ def _link_near(images: Sequence[ImageRecord], hashes: Sequence[int | None], link
     values = np.array([value for value in hashes if value is not None], np.uint64)
     distinct, sample, which = np.unique(values, return_index=True, return_inverse=True)
     links.join(known[sample][which], known)
-    for first, second in _near_pairs(distinct):
+    for first, second in near_pairs(distinct):
         links.join(known[sample[first]], known[sample[second]])
-    alike = _bits(values[1:] ^ values[:-1]) <= BURST_BITS
+    alike = differing_bits(values[1:], values[:-1]) <= BURST_BITS
     here, there = known[:-1][alike], known[1:][alike]  # `images` are in natural order
     burst = [_are_neighbours(images[a].id, images[b].id) for a, b in zip(here.tolist(), there.tolist(), strict=True)]
     links.join(here[np.array(burst, np.bool_)], there[np.array(burst, np.bool_)])
-
-
-def _near_pairs(values: npt.NDArray[np.uint64]) -> Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Pairs of places whose hashes differ in NEAR_BITS bits or fewer, in batches.
-
-    Cut into NEAR_BITS + 1 bands, two such hashes agree in at least one whole band: only those that agree are compared.
-    """
-    edges = np.linspace(0, 64, NEAR_BITS + 2).astype(int).tolist()
-    for low, high in pairwise(edges):
-        band = (values >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
-        order = np.lexsort((values, band))
-        band = band[order]
-        here = np.arange(len(order) - 1)
-        step = 1
-        while len(here := here[: np.searchsorted(here, len(order) - step)]):
-            here = here[band[here] == band[here + step]]
-            first, second = order[here], order[here + step]
-            near = _bits(values[first] ^ values[second]) <= NEAR_BITS
-            yield first[near], second[near]
-            step += 1
 
 
 def _are_neighbours(first_id: str, second_id: str) -> bool:
     first, second = _NUMBERED.match(PurePosixPath(first_id).stem), _NUMBERED.match(PurePosixPath(second_id).stem)
     same_folder = PurePosixPath(first_id).parent == PurePosixPath(second_id).parent
     return bool(same_folder and first and second and first[1] == second[1] and int(second[2]) - int(first[2]) == 1)
-
-
-def _bits(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """How many bits are set in each value."""
-    octets = np.ascontiguousarray(values).reshape(-1, 1).view(np.uint8)
-    return np.asarray(_BITS_OF_BYTE[octets].sum(axis=1))
-
-
-_BITS_OF_BYTE = np.array([byte.bit_count() for byte in range(256)], np.int64)

@@ -42,7 +42,8 @@ class Calibration:
     areas: tuple[float, ...]
 
     def trust(self, facts: Floats, class_id: Int32) -> Float32:
-        """The probability (m,) that each label is right, from its `facts` (m, 8) and class (m,)."""
+        """The probability (m,) that each label is right, from its `facts` (m, 9) and class (m,)."""
+        facts = facts[:, : len(self.weights)]  # an older calibration knows fewer
         standard = (_beside_its_like(facts, class_id, np.array(self.areas)) - np.array(self.mean)) / np.array(self.scale)
         odds = self.intercept + np.array(self.offsets)[class_id] + standard @ np.array(self.weights)
         trust: Float32 = _sigmoid(odds).astype(np.float32)
@@ -60,7 +61,7 @@ class Calibration:
 
 
 def fit(facts: Floats, class_id: Int32, right: Flags, classes: int) -> Calibration:
-    """The calibration of labels with `facts` (m, 8) and `class_id` (m,), of which those of `right` (m,) are right."""
+    """The calibration of labels with `facts` (m, 9) and `class_id` (m,), of which those of `right` (m,) are right."""
     from scipy.optimize import minimize
 
     areas = _middle_areas(facts, class_id, classes)

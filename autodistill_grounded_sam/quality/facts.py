@@ -21,6 +21,7 @@ FACTS = (
     "touches the border",
     "scores of other candidates there",
     "logarithm of the labels in the image",
+    "agreement of several looks",  # new facts go to the end: an older calibration reads those it knows
 )
 AREA = FACTS.index("logarithm of the area")
 BORDER = 0.01  # of the image's width or height
@@ -28,7 +29,7 @@ AGREES = 0.5  # IoU of another candidate's box
 
 
 def facts_of(candidates: Candidates, labels: Labels, width: int, height: int) -> Floats:
-    """The `FACTS` (m, 8) of the labels of one image of this size; 0 for those of masks where there is none."""
+    """The `FACTS` (m, 9) of the labels of one image of this size; 0 for what the run does not hold."""
     facts = np.zeros((len(labels), len(FACTS)))
     if not len(labels):
         return facts
@@ -44,6 +45,8 @@ def facts_of(candidates: Candidates, labels: Labels, width: int, height: int) ->
     agrees = _iou(candidates.xyxy[labels.candidate][:, None], candidates.xyxy[None]) > AGREES
     facts[:, 6] = agrees @ best - best[labels.candidate]
     facts[:, 7] = np.log(len(labels))
+    if candidates.agreement is not None:
+        facts[:, 8] = candidates.agreement[labels.candidate]
     return facts
 
 

@@ -33,7 +33,8 @@ class Sam:
     `boxes_per_call` boxes go through the mask decoder at once, `images_per_call` images through the image encoder (None:
     one on a CPU, where more is no faster, else all). SAM answers a box with one mask, as in SegInW's protocol; for the other
     guesses see `config.MaskGuess`. `precision` is that of the image encoder (see `loading.inference`); masks are decoded in
-    float32. `loaded` is a model of transformers that is in memory already; `name` is only its name then.
+    float32. Without `clip_boxes` SAM is told every box as it came, as in the authors' code. `loaded` is a model of transformers
+    that is in memory already; `name` is only its name then.
     Raises WeightsError where the weights are missing, damaged or of another model.
     """
 
@@ -49,6 +50,7 @@ class Sam:
         images_per_call: int | None = None,
         mask_guess: MaskGuess = "single",
         precision: Precision = "float32",
+        clip_boxes: bool = True,
         loaded: Any = None,
     ) -> None:
         for setting, value in (("boxes_per_call", boxes_per_call), ("images_per_call", images_per_call)):
@@ -64,7 +66,7 @@ class Sam:
         self._decoder = family.decoder(self._model)
         self._device: str = device
         self._precision: Precision = precision
-        self._boxes_per_call = boxes_per_call
+        self._boxes_per_call, self._clip_boxes = boxes_per_call, clip_boxes
         self._mask_guess: MaskGuess = mask_guess
         self._square_px: int = self._model.prompt_encoder.input_image_size
         self._family = family
@@ -84,7 +86,7 @@ class Sam:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
                 raise RecordError(f"an image must be RGB, uint8 (height, width, 3), got {image.dtype} of shape {image.shape}")
         done = [_without_masks(found, image) for found, image in zip(candidates, images, strict=True)]
-        busy = [i for i, image in enumerate(images) if len(_boxes_with_area(done[i].xyxy, image)[0])]
+        busy = [i for i, image in enumerate(images) if len(self._boxes(done[i].xyxy, image)[0])]
         with torch.inference_mode(), ThreadPoolExecutor(1, thread_name_prefix="masks") as beside:
             # A GPU goes on with the next image while the processor makes run-length codes of this one's masks.
             finish = _at_once if self._device.startswith("cpu") else beside.submit
@@ -103,7 +105,7 @@ class Sam:
 
         height, width = image.shape[:2]
         fitted_height, fitted_width = self._fitted(height, width)
-        rows, xyxy = _boxes_with_area(found.xyxy, image)
+        rows, xyxy = self._boxes(found.xyxy, image)
         scaled = torch.from_numpy((xyxy * ([fitted_width / width, fitted_height / height] * 2)).astype(np.float32))
         seen = self._decoder.see(embedding)
         calls = [
@@ -111,6 +113,10 @@ class Sam:
             for boxes in torch.split(scaled, self._boxes_per_call)
         ]
         return Decoded(rows, [logits.cpu() for logits, _ in calls], torch.cat([iou for _, iou in calls]).cpu().numpy())
+
+    def _boxes(self, xyxy: Float32, image: RgbImage) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+        """Indices of the boxes that SAM is asked for, and how it is told them (float64)."""
+        return _boxes_with_area(xyxy, image) if self._clip_boxes else (np.arange(len(xyxy)), xyxy.astype(np.float64))
 
     def _masks(self, found: Candidates, shape: tuple[int, int], decoded: Decoded) -> Candidates:
         """`found` with masks of `shape` (height, width)."""

@@ -76,6 +76,7 @@ def write_part(path: Path, sightings: Sequence[Sighting]) -> None:
             "score": pa.array([score for _, score in sparse], pa.list_(pa.float32())),
             "rle": pa.array([_counts(candidates) for candidates in seen], pa.list_(pa.string())),
             "mask_score": pa.array([candidates.mask_score for candidates in seen], pa.list_(pa.float32())),
+            "agreement": pa.array([candidates.agreement for candidates in seen], pa.list_(pa.float32())),
         }
     )
     _write(path, table)
@@ -153,7 +154,9 @@ class _Columns:
         return self._plain[name][row]
 
     def items(self, name: str, row: int) -> Any:
-        """The list of a row: an array (list of str for strings), or None where there is none."""
+        """The list of a row: an array (list of str for strings), or None where there is none, or in an older store no column."""
+        if name not in self._lists:
+            return None
         offsets, values, valid = self._lists[name]
         return values[offsets[row] : offsets[row + 1]] if valid[row] else None
 
@@ -164,7 +167,7 @@ def _candidates(rows: _Columns, row: int, image: ImageRecord, prompts: int) -> C
     scores.reshape(-1)[rows.items("score_at", row)] = rows.items("score", row)
     counts = rows.items("rle", row)
     rle = None if counts is None else tuple(Rle(size=[image.height, image.width], counts=code) for code in counts)
-    return Candidates(xyxy, scores, rle, rows.items("mask_score", row))
+    return Candidates(xyxy, scores, rle, rows.items("mask_score", row), rows.items("agreement", row))
 
 
 def _sparse(candidates: Candidates) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:

@@ -80,9 +80,9 @@ class Store:
     def prompts(self) -> tuple[str, ...]:
         return tuple(self.info["identity"]["prompts"])
 
-    def seen(self) -> Iterator[tuple[ImageRecord, int]]:
+    def seen(self, images_root: Path | None = None) -> Iterator[tuple[ImageRecord, int]]:
         """Every image of the folder that was seen, in the order of ids, with its dhash: all that a split needs."""
-        root, columns = self.images_root, ("image_id", "digest", "width", "height", "dhash", "status")
+        root, columns = images_root or self.images_root, ("image_id", "digest", "width", "height", "dhash", "status")
 
         def read(part: PartName) -> Iterator[tuple[ImageRecord, int]]:
             for image_id, digest, width, height, dhash, status in read_columns(self.run / "candidates" / str(part), columns):

@@ -26,7 +26,13 @@ def load_tagger(name: str, words: Sequence[str] | None = None, **settings: Any) 
     return cast(Tagger, plugins.load("taggers", name, words=words, **settings))
 
 
-_WRITTEN = "tags what the model writes, on random weights of its architecture (`tests/tag/test_captions.py`)"
+_WRITES = "what transformers' own example writes{}, word for word (`tests/tag/test_captions.py`)"
+ABOUT = (
+    About("BLIP", _WRITES.format(""), "Salesforce/blip-*"),
+    About("Florence-2", _WRITES.format(" of regions"), "florence-community/Florence-2-*"),
+    About("models that write", _WRITES.format(" (a small LLaVA)"), "any image-text-to-text model of transformers", "of its own"),
+    About("any detector", "with `--words` (`tests/tag/test_vocabulary.py`)", "as of detectors", "as of detectors"),
+)
 
 
 class TaggerOfWeights:
@@ -36,11 +42,7 @@ class TaggerOfWeights:
     weights are missing, ConfigError for those of a detector, which needs words (`load_tagger`).
     """
 
-    about = (
-        About("BLIP", _WRITTEN, "Salesforce/blip-*"),
-        About("Florence-2", _WRITTEN, "florence-community/Florence-2-*"),
-        About("any detector, with --words", "as mini (`tests/tag/test_vocabulary.py`)", licence="its own"),
-    )
+    about = ABOUT
 
     def __new__(cls, name: str, **settings: Any) -> Any:
         if {model.role for model in known_models() if model.name == name} == {"detector"}:

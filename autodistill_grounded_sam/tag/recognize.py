@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # The names of the tags, and the probability from which each counts, are in the authors' package and not in their checkpoints.
 RAM_TAGS, RAM_THRESHOLDS, TAG2TEXT_TAGS = "ram_tag_list.txt", "ram_tag_list_threshold.txt", "tag2text_ori_tag_list.txt"
-_PROVEN = "logits, thresholds and tags of the authors' code, on their file at tiny size (`tests/tag/test_recognize.py`)"
 REPOSITORY = "github.com/xinyu1205/recognize-anything"
 # Tag2Text's are in the authors' code, by place in its list: person, man and woman count from 0.7 on, words for numbers, "back"
 # and "quarter" never.
 TAG2TEXT_COUNT, TAG2TEXT_THRESHOLD = 3429, 0.68
 TAG2TEXT_STRICTER = {2701: 0.7, 2828: 0.7, 1167: 0.7}
 TAG2TEXT_SILENT = (127, 2961, 3351, 3265, 3338, 3355, 3359)
+_PROVEN = (
+    "logits of the authors' code to {} on their file at tiny size, and its tags from photographs (`tests/tag/test_recognize.py`)"
+)
+_NEEDS = "the list of its tags (`docs/discover.md`)"
 
 
 class TagList(NamedTuple):
@@ -47,7 +50,11 @@ class RecognizeAnything:
     CPU, else all. Raises WeightsError where the file or the list is missing or does not fit, ConfigError for `words`.
     """
 
-    about = (About("ram-plus", _PROVEN, "ram-plus"), About("ram", _PROVEN, "ram"), About("tag2text", _PROVEN, "tag2text"))
+    about = (
+        About("ram-plus", _PROVEN.format("2e-6"), "ram-plus", needs=_NEEDS),
+        About("ram", _PROVEN.format("3e-6"), "ram", needs=_NEEDS),
+        About("tag2text", _PROVEN.format("2e-6") + "; its captions are not made", "tag2text", needs=_NEEDS),
+    )
 
     def __init__(
         self,
@@ -75,16 +82,19 @@ class RecognizeAnything:
         self._batch_size = batch_size or (1 if device.startswith("cpu") else None)
 
     def tag(self, images: Sequence[RgbImage]) -> list[list[Tag]]:
-        """The tags of each image whose probability is above their threshold, in the order of the list."""
+        """The tags of each image whose probability is above their threshold, in the order of the list; each name once."""
         for image in images:
             check_image(image)
         step = self._batch_size or max(1, len(images))
         answers = [self._probabilities(images[start : start + step]) for start in range(0, len(images), step)]
-        return [
-            [Tag(self._list.names[place], float(row[place])) for place in np.flatnonzero(row > self._list.thresholds)]
-            for rows in answers
-            for row in rows
-        ]
+        return [self._above(row) for rows in answers for row in rows]
+
+    def _above(self, probabilities: Float32) -> list[Tag]:
+        best: dict[str, float] = {}
+        for place in np.flatnonzero(probabilities > self._list.thresholds):
+            name = self._list.names[place]
+            best[name] = max(best.get(name, 0.0), float(probabilities[place]))
+        return [Tag(name, score) for name, score in best.items()]
 
     def _probabilities(self, images: Sequence[RgbImage]) -> Float32:
         """(b, tags)."""

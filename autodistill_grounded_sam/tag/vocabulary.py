@@ -24,7 +24,7 @@ class Vocabulary:
     is not in the list is not discovered. Raises ConfigError without words, and what the detector raises.
     """
 
-    about = (About("mini", "names what is painted (`tests/tag/test_vocabulary.py`, `tests/journeys/test_discover.py`)"),)
+    about = (About("mini", "what is painted in scenes, of the 64 names it knows (`benchmarks/discover.py`)"),)
 
     def __init__(
         self,

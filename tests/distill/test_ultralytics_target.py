@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from autodistill_grounded_sam.distill import ultralytics_setup
-from autodistill_grounded_sam.distill.ultralytics_target import Student, UltralyticsTarget, predict_folder
+from autodistill_grounded_sam.distill.students import predict_folder
+from autodistill_grounded_sam.distill.ultralytics_target import UltralyticsStudent, UltralyticsTarget
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, MissingExtraError, WeightsError
 from autodistill_grounded_sam.masks import boxes_xyxy, decode_mask
 from autodistill_grounded_sam.painting import SHAPES, PainterSettings, Scene, paint_scene
@@ -239,7 +240,7 @@ def test_predict__masks_of_a_large_picture_come_back_at_its_size(
     from autodistill_grounded_sam.distill import ultralytics_target
 
     image = np.kron(read(polygons / "train" / "images" / "0.png"), np.ones((4, 4, 1), np.uint8))
-    student = Student(trained.weights, device="cpu")
+    student = UltralyticsStudent(trained.weights, device="cpu")
     whole = student.predict(image, confidence=0.0)
     monkeypatch.setattr(ultralytics_target, "_MAX_MASK_PIXELS", 96 * 72)
     shrunken = student.predict(image, confidence=0.0)
@@ -253,7 +254,7 @@ def test_predict__masks_of_a_large_picture_come_back_at_its_size(
 def test_predict__colours_arrive_as_rgb(trained: TrainResult, polygons: Path) -> None:
     """ultralytics takes arrays as BGR and files as they are: both ways must see the same picture."""
     path = polygons / "train" / "images" / "0.png"
-    ours = Student(trained.weights, device="cpu").predict(read(path), confidence=0.0)
+    ours = UltralyticsStudent(trained.weights, device="cpu").predict(read(path), confidence=0.0)
     with ultralytics_setup.quiet_ultralytics("x"):
         from ultralytics import YOLO
 
@@ -266,7 +267,7 @@ def test_predict__colours_arrive_as_rgb(trained: TrainResult, polygons: Path) ->
 
 def test_predict__without_weights() -> None:
     with pytest.raises(WeightsError, match=r"'yolov8n\.pt' has no trained weights to predict with: random weights.*\(offline\)"):
-        Student("yolov8n.pt", offline=True)
+        UltralyticsStudent("yolov8n.pt", offline=True)
 
 
 ALONE = """

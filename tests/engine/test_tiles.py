@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autodistill_grounded_sam.engine.memory import OutOfMemoryError
-from autodistill_grounded_sam.engine.tiles import OVERLAP, TiledDetector, merge_looks, tiles
+from autodistill_grounded_sam.engine.tiles import OVERLAP, TiledDetector, TiledSegmenter, natural_tile_px, tiles
 from autodistill_grounded_sam.engine.worker import trim
+from autodistill_grounded_sam.masks import decode_mask, encode_mask
 from autodistill_grounded_sam.types import Candidates, RgbImage
 
 
@@ -124,32 +125,68 @@ def test_tiled_detector__tiles_that_do_not_fit_together_are_asked_in_pieces() ->
         TiledDetector(CoarseSpots(most=0)).detect([image], ["spot", "stain"])
 
 
-def look(*rows: Sequence[float]) -> Candidates:
-    """Rows of x1, y1, x2, y2 and two scores."""
-    table = np.array(rows, np.float32).reshape(-1, 6)
-    return Candidates(table[:, :4], table[:, 4:])
+class Sized(WhiteSpots):
+    """As a real detector tells its input: the shorter side becomes 100 px."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
+        return round(100 * width / min(width, height)), round(100 * height / min(width, height))
+
+    def detect(self, images: Sequence[RgbImage], prompts: Sequence[str]) -> list[Candidates]:
+        self.asked += len(images)
+        return super().detect(images, prompts)
 
 
-def test_merge_looks__boxes_of_one_look_stay() -> None:
-    one = look([0, 0, 10, 10, 0.5, 0.1], [0, 0, 10, 9, 0.4, 0.3], [0, 0, 10, 10, 0.4, 0.2])
-    merged = merge_looks([one, look()])
-    np.testing.assert_array_equal(merged.xyxy, one.xyxy)
-    np.testing.assert_array_equal(merged.scores, one.scores)
+def test_tile__holds_what_the_input_of_the_detector_holds() -> None:
+    assert natural_tile_px(Sized()) == 80
+    assert natural_tile_px(WhiteSpots()) == 640
 
 
-def test_merge_looks__two_of_one_look_are_not_one_by_way_of_a_third() -> None:
-    merged = merge_looks([look([0, 0, 10, 10, 0.9, 0]), look([0, 0, 10, 8, 0.6, 0.1], [0, 0, 10, 9, 0.5, 0.2])])
-    np.testing.assert_array_equal(merged.xyxy, np.array([[0, 0, 10, 10], [0, 0, 10, 8]], np.float32))
-    np.testing.assert_array_equal(merged.scores, np.array([[0.9, 0.2], [0.6, 0.1]], np.float32))
+@pytest.mark.parametrize(
+    ("spot_px", "width", "tiled"),
+    [(None, 300, True), (15, 300, True), (60, 300, False), (15, 110, False)],
+    ids=["nothing seen", "small", "large", "hardly larger than a tile"],
+)
+def test_auto__tiles_only_where_it_pays(spot_px: int | None, width: int, tiled: bool) -> None:
+    image = np.zeros((width, width, 3), np.uint8)
+    if spot_px:
+        image[20 : 20 + spot_px, 20 : 20 + spot_px] = 255
+    detector = Sized()
+    TiledDetector(detector, which="auto").detect([image], ["spot"])
+    assert (detector.asked > 1) == tiled
 
 
-def test_merge_looks__the_better_look_gives_the_box() -> None:
-    merged = merge_looks([look([0, 0, 10, 10, 0.3, 0.2]), look([0, 0, 10, 7, 0.2, 0.4]), look([0, 0, 10, 6.9, 0.1, 0.1])])
-    np.testing.assert_array_equal(merged.xyxy, np.array([[0, 0, 10, 7]], np.float32))
-    np.testing.assert_array_equal(merged.scores, np.array([[0.3, 0.4]], np.float32))
+class WhiteMasks:
+    """What is white in each box; `sizes` are those of the pictures it was shown."""
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, ...]] = []
+
+    def segment(self, images: Sequence[RgbImage], candidates: Sequence[Candidates]) -> list[Candidates]:
+        rows = []
+        for image, found in zip(images, candidates, strict=True):
+            self.sizes.append(image.shape[:2])
+            masks = [np.zeros(image.shape[:2], np.bool_) for _ in found.xyxy]
+            for mask, (x1, y1, x2, y2) in zip(masks, found.xyxy.astype(int), strict=True):
+                mask[y1:y2, x1:x2] = image[y1:y2, x1:x2, 0] > 127
+            rle = tuple(encode_mask(mask) for mask in masks)
+            rows.append(Candidates(found.xyxy, found.scores, rle, np.full(len(masks), 0.5, np.float32)))
+        return rows
 
 
-def test_merge_looks__below_the_limit_and_nothing_at_all() -> None:
-    apart = merge_looks([look([0, 0, 10, 10, 0.3, 0.2]), look([0, 0, 10, 6.9, 0.2, 0.4])])
-    np.testing.assert_array_equal(apart.xyxy[:, 3], np.array([6.9, 10], np.float32))
-    assert merge_looks([Candidates.none(3), Candidates.none(3)]).scores.shape == (0, 3)
+def test_tiled_segmenter__small_boxes_in_their_tiles_and_the_very_same_masks() -> None:
+    rng = np.random.default_rng(0)
+    image = (rng.random((500, 700, 1)) > 0.3).astype(np.uint8).repeat(3, axis=2) * 255
+    corner = rng.integers(0, 400, (12, 2))
+    boxes = np.concatenate([corner, corner + rng.integers(1, 90, (12, 2))], axis=1).astype(np.float32)
+    found = Candidates(np.array([*boxes, [3, 3, 650, 480]], np.float32), np.ones((13, 1), np.float32))
+    masks = WhiteMasks()
+    answers = TiledSegmenter(masks, 100).segment([image, image[:90, :90]], [found, found.select(np.arange(0))])
+    assert masks.sizes[0] == (500, 700) and set(masks.sizes[1:-1]) == {(100, 100)} and masks.sizes[-1] == (90, 90)
+    (whole,) = WhiteMasks().segment([image], [found])
+    assert all(np.array_equal(decode_mask(a), decode_mask(b)) for a, b in zip(answers[0].rle or (), whole.rle or (), strict=True))
+    np.testing.assert_array_equal(answers[0].xyxy, found.xyxy)
+    assert answers[0].mask_score is not None and answers[0].mask_score.tolist() == [0.5] * 13
+    assert len(answers[1]) == 0 and answers[1].rle == ()

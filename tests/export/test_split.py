@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodistill_grounded_sam.errors import ConfigError
-from autodistill_grounded_sam.export.split import NEAR_BITS, SplitPlan, _natural, group_keys, plan_splits, split_of
+from autodistill_grounded_sam.export.split import SplitPlan, _natural, group_keys, plan_splits, split_of
+from autodistill_grounded_sam.similar import NEAR_BITS
 from autodistill_grounded_sam.types import ImageRecord
 
 

@@ -12,6 +12,7 @@ import pytest
 from transformers.utils import logging
 
 from autodistill_grounded_sam import cli
+from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.testing import paint_folder
 from tests.detect.tiny_models import BUILDERS
 
@@ -75,3 +76,36 @@ def test_a_hub_id_that_is_not_here_is_told_in_words(say: Any, tmp_path: Path, mo
     code, _, why = say("label", tmp_path / "images", "--ontology", ONTOLOGY, "--detector", name, *NO_MASKS)
     assert code != 0
     assert f"the detector '{name}' is not on this machine" in why and f"`grounded-sam prefetch {name}` brings it" in why
+
+
+def test_two_detectors_views_and_two_segmenters_in_one_run(say: Any, tmp_path: Path) -> None:
+    paint_folder(tmp_path / "images", 2)
+    out, other = tmp_path / "out", BUILDERS["owlv2"](tmp_path / "owl")
+    label = ("label", tmp_path / "images", "--ontology", ONTOLOGY, "--out", out, "--device", "cpu", "--offline", "--json")
+    models = ("--detector", f"mini+{other}", "--segmenter", "mini+ellipse")
+    code, said, why = say(*label, *models, "--views", "flip")
+    assert code == 0 and json.loads(said)["looked_at"] == 2, why
+    seen = [sighting.candidates for sighting in Store(out / "run").sightings()]
+    assert all(one is not None and one.agreement is not None and one.rle is not None for one in seen)
+    assert json.loads(say(*label, *models, "--views", "flip")[1])["looked_at"] == 0
+    assert "views" in say(*label, *models)[2]
+    assert "detector: " in say(*label, "--detector", f"mini+{other}@0.2", "--segmenter", "mini+ellipse", "--views", "flip")[2]
+
+
+def test_example_images_beside_words_through_the_whole_line(say: Any, tmp_path: Path) -> None:
+    paint_folder(tmp_path / "images", 2)
+    file = tmp_path / "images.yaml"
+    file.write_text(
+        "version: 1\nclasses:\n  cat: [red cat]\n  thing: {examples: [{image: images/scene_0000.png, box: [10, 20, 90, 120]}]}\n"
+    )
+    label = ("label", tmp_path / "images", "--ontology", file, "--out", tmp_path / "out", *NO_MASKS)
+    code, _, why = say(*label, "--detector", "mini")
+    assert code != 0 and "the ontology holds example images, but mini knows words alone" in why
+    assert not (tmp_path / "out" / "run" / "run.json").exists()
+    model = BUILDERS["owlv2"](tmp_path / "model")
+    assert say(*label, "--detector", model)[0] == 0
+    prompts = json.loads((tmp_path / "out" / "run" / "run.json").read_text())["identity"]["prompts"]
+    assert prompts[0] == "red cat" and prompts[1].startswith("example ") and len(prompts) == 2
+    assert say("decide", tmp_path / "out", "--box-threshold", 0.2, "--json")[0] == 0
+    file.write_text(file.read_text().replace("[10, 20, 90, 120]", "[10, 20, 90, 121]"))
+    assert "prompts: without 'example" in say(*label, "--detector", model)[2], "another example went on in the store of the first"

@@ -113,6 +113,9 @@ def test_limits_near_duplicates_and_words(say: Any, scenes: Path, tmp_path: Path
     assert (found["folder"], found["sampled"], found["near_duplicates"], found["unreadable"]) == (18, 12, 5, 1)
     assert len(found["evidence"]) == 2 and set(found["evidence"]) < {"red circle", "green star", "blue square"}
     assert "beyond the 2 most frequent classes" in "".join(found["left_out"].values())
+    one = say("discover", images, "--out", tmp_path / "one.yaml", "--sample", 3, "--min-images", 1, "--max-classes", 1, *MINI)[1]
+    assert len(one["evidence"]) == 1 and one["unasked"] > 0
+    assert f"{one['unasked']} of them too rare for the detector to be asked" in (tmp_path / "one.yaml").read_text()
     few = say("discover", images, "--out", tmp_path / "few.yaml", "--sample", 3, "--min-images", 1, *MINI)[1]
     assert few["sampled"] == 3
     code, _, why = say("discover", images, "--out", tmp_path / "none.yaml", "--min-images", 50, *MINI)

@@ -39,7 +39,7 @@ def files(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] != "run"
+        if path.is_file() and path.relative_to(folder).parts[0] not in ("run", "report.html")
     }
 
 

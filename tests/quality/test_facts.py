@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -26,8 +28,10 @@ def test_every_fact() -> None:
     scores = np.array([[0.2, 0.1], [0.5, 0.1], [0.1, 0.3]], np.float32)
     candidates = Candidates(BOXES, scores, codes, np.array([0.3, 0.9, 0.2], np.float32))
     area = np.log(20 * 10 / (20 * 40))
-    expected = [0.0, 0.4, 0.9, 0.5, area, 0.0, 0.3, 0.0]  # the third candidate agrees, and says 0.3
+    expected = [0.0, 0.4, 0.9, 0.5, area, 0.0, 0.3, 0.0, 0.0]  # the third candidate agrees, and says 0.3
     assert facts_of(candidates, label_of(1, 0.5, rle=codes[:1]), 40, 20)[0] == pytest.approx(expected, abs=1e-6)
+    agreed = replace(candidates, agreement=np.array([0.2, 0.7, 0.1], np.float32))
+    assert facts_of(agreed, label_of(1, 0.5, rle=codes[:1]), 40, 20)[0, -1] == pytest.approx(0.7)
     without_masks = Candidates(BOXES, scores)
     assert facts_of(without_masks, label_of(1, 0.5), 40, 20)[0] == pytest.approx([*expected[:2], 0, 0, *expected[4:]], abs=1e-6)
     corner = facts_of(without_masks, label_of(0, 0.2), 40, 20)[0]

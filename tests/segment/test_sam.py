@@ -136,6 +136,20 @@ def test_boxes_beyond_the_edge_are_clipped_and_those_without_area_get_an_empty_m
     assert mask_iou(found.rle[0], inside.rle[0]) > 0.999 and mask_iou(found.rle[5], inside.rle[1]) > 0.999
 
 
+def test_boxes_can_be_told_to_sam_as_they_came(folder, picture, boxed):
+    image, boxes = picture(96, 128), boxed((-30, -5, 50, 99), (10, 10, 60, 90), (200, 10, 300, 20))
+    raw, clipping = Sam(str(folder), clip_boxes=False), Sam(str(folder))
+    scaled = torch.from_numpy(boxes.xyxy)[None] * (raw._fitted(96, 128)[1] / 128)
+    with torch.inference_mode():
+        embedding = raw._embed([image])
+        told = raw._model(image_embeddings=embedding, input_boxes=scaled, multimask_output=False).pred_masks[0, :, 0]
+        ours, clipped = (torch.cat(one._decode(embedding[0], image, boxes).logits) for one in (raw, clipping))
+    torch.testing.assert_close(ours, told, atol=1e-3, rtol=1e-4)
+    assert len(clipped) == 2, "the third box is outside the picture"
+    assert torch.dist(clipped[0], told[0], p=torch.inf) > 0.01, "the first one leaves it"
+    torch.testing.assert_close(clipped[1], told[1], atol=1e-3, rtol=1e-4)
+
+
 def test_best_of_three_keeps_the_guess_that_sam_rates_best(folder, picture, boxed):
     sam, image = Sam(str(folder), mask_guess="best-of-three"), picture(128, 128)
     boxes = np.array([[10, 10, 100, 90], [40, 30, 120, 120], [5, 60, 70, 70]], np.float32)

@@ -28,7 +28,10 @@ def random_sighting(number: int, seed: int, *, prompts: int, count: int, masks: 
     scores = rng.beta(0.3, 2, (count, prompts)).astype(np.float32)
     rle = tuple(encode_mask(rng.random((height, width)) < rng.random()) for _ in range(count)) if masks == "all" else None
     mask_score = rng.random(count).astype(np.float32) if masks == "all" else None
-    return Sighting(image, Status.SEEN, Candidates(xyxy, scores, rle, mask_score), dhash=int(rng.integers(2**63)) * 2 + 1)
+    agreement = rng.random(count).astype(np.float32) if seed % 2 else None
+    return Sighting(
+        image, Status.SEEN, Candidates(xyxy, scores, rle, mask_score, agreement), dhash=int(rng.integers(2**63)) * 2 + 1
+    )
 
 
 def assert_same(read: Sighting, written: Sighting) -> None:
@@ -47,10 +50,11 @@ def assert_same(read: Sighting, written: Sighting) -> None:
     np.testing.assert_array_equal(read.candidates.scores, expected)
     np.testing.assert_array_equal(read.candidates.xyxy, written.candidates.xyxy)
     assert read.candidates.rle == written.candidates.rle
-    if written.candidates.mask_score is None:
-        assert read.candidates.mask_score is None
-    else:
-        np.testing.assert_array_equal(read.candidates.mask_score, written.candidates.mask_score)
+    for name in ("mask_score", "agreement"):
+        expected, found = getattr(written.candidates, name), getattr(read.candidates, name)
+        assert (expected is None) == (found is None)
+        if expected is not None:
+            np.testing.assert_array_equal(found, expected)
 
 
 @settings(max_examples=60, deadline=None)
