@@ -13,6 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+import autodistill_grounded_sam.errors as errors
 from autodistill_grounded_sam import (
     __version__,
     cli_about,
@@ -22,16 +23,6 @@ from autodistill_grounded_sam import (
     cli_few_labels,
     cli_look,
     cli_output,
-)
-from autodistill_grounded_sam.errors import (
-    ConfigError,
-    ExportError,
-    GroundedSamError,
-    RecordError,
-    StoreError,
-    UploadError,
-    WrongPlaceError,
-    WrongRunError,
 )
 
 app = typer.Typer(
@@ -328,10 +319,10 @@ def _exit_code(run: Callable[[], Any]) -> int:
         command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
         cli_output.tell(f"interrupted; {_AFTER_INTERRUPT.get(command, 'nothing was changed')}")
         return _INTERRUPTED
-    except GroundedSamError as error:
+    except errors.GroundedSamError as error:
         cli_output.tell_error(str(error))
-        fault = isinstance(error, (StoreError, ExportError, UploadError, RecordError))
-        return 1 if fault and not isinstance(error, (WrongRunError, WrongPlaceError)) else 2
+        fault = isinstance(error, (errors.StoreError, errors.ExportError, errors.UploadError, errors.RecordError))
+        return 1 if fault and not isinstance(error, (errors.WrongRunError, errors.WrongPlaceError)) else 2
 
 
 def _version(wanted: bool) -> None:
@@ -365,7 +356,7 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:
-        raise ConfigError(f"--set takes NAME=VALUE, got {wrong[0]!r}")
+        raise errors.ConfigError(f"--set takes NAME=VALUE, got {wrong[0]!r}")
     return {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in pairs)}
 
 

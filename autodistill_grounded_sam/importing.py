@@ -72,10 +72,10 @@ def import_dataset(
     own_names = dataset_class_names(dataset)
     added = _labels_to_add(add, own_names, {image.digest for image in folder.images}, notes)
     names = [*own_names, *added.class_names]
-    words = Ontology.load({name: name for name in names})  # refuses names that cannot be classes before anything is written
+    words = _words(names, dataset)
     scored = added.labels is not None or any(row.score is not None for row in rows)
     labels = {"name": f"the labels of {dataset.name}", "sha256": _digest(rows, added), "scores": scored}
-    identity = {"prompts": names, "detector": labels, "segmenter": None, "see": {}}
+    identity = {"prompts": list(words.prompts), "detector": labels, "segmenter": None, "see": {}}
     seconds = RunConfig().part_seconds
     with StoreWriter(out / "run", identity, folder, batch_size=AT_ONCE, part_images=AT_ONCE, part_seconds=seconds) as store:
         if progress is not None:
@@ -89,6 +89,14 @@ def import_dataset(
         write_splits(out / "run", {image.id: row_of[image.path].split for image in folder.images})
     summary = redecide(out / "run", keep_all(scored=scored), words)
     return replace(summary, looked_at=len(folder.images), notes=[*notes, *summary.notes])
+
+
+def _words(names: Sequence[str], dataset: Path) -> Ontology:
+    """A class a name, in the order of the dataset; what cannot be a class is refused before anything is written."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DatasetError(f"{dataset} names the class {twice[0]!r} twice: give each class a name of its own")
+    return Ontology.load({name: name for name in names})
 
 
 def keep_all(*, scored: bool) -> DecideConfig:

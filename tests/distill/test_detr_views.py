@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autodistill_grounded_sam.datasets import DatasetImage
 from autodistill_grounded_sam.distill.detr_dataset import read_training_set
 from autodistill_grounded_sam.distill.detr_models import Inputs
 from autodistill_grounded_sam.distill.detr_views import LEAST_LEFT, View, draw_view
 from autodistill_grounded_sam.painting import COLOURS
+from autodistill_grounded_sam.types import DatasetImage
 from tests.distill.detr_kit import NAMES, painted_coco
 
 SIDE = 128

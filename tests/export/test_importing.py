@@ -13,7 +13,7 @@ from PIL import Image
 
 from autodistill_grounded_sam.config import DecideConfig
 from autodistill_grounded_sam.datasets import dataset_class_names, read_dataset
-from autodistill_grounded_sam.errors import DatasetError, WrongRunError
+from autodistill_grounded_sam.errors import DatasetError, OntologyError, WrongRunError
 from autodistill_grounded_sam.importing import import_dataset
 from autodistill_grounded_sam.masks import mask_iou
 from autodistill_grounded_sam.pipeline import decided_labels, export_run, redecide
@@ -142,3 +142,18 @@ def test_only_the_dataset_s_own_files_are_looked_at(kit: Any, tmp_path: Path) ->
     (tmp_path / "d" / "truth.json").write_text(json.dumps(content))
     summary = import_dataset(tmp_path / "d" / "truth.json", tmp_path / "run")
     assert summary.images["empty"] == 1 and [(line.id, line.reason) for line in summary.failed] == [("b.png", "not_an_image")]
+
+
+@pytest.mark.parametrize("names", [("Cup", "N/A"), ("größe 1.5", "A, B")])
+def test_class_names_of_any_kind_stay_as_they_are(tmp_path: Path, names: tuple[str, str]) -> None:
+    import_dataset(people(tmp_path / "in", names=names), tmp_path / "run")
+    export_run(tmp_path / "run", "yolo", tmp_path / "out")
+    assert dataset_class_names(tmp_path / "out") == list(names)
+
+
+def test_a_class_named_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"in names the class 'cup' twice: give each class a name of its own"):
+        import_dataset(people(tmp_path / "in", names=("cup", "cup")), tmp_path / "run")
+    with pytest.raises(OntologyError, match=r"prompt 'cup' is asked for both class 'cup' and class 'Cup'"):
+        import_dataset(people(tmp_path / "other", names=("cup", "Cup")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
