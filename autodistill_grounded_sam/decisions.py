@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -15,6 +15,7 @@ from typing import Any
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import DecideConfig, ExportConfig, checked
 from autodistill_grounded_sam.decide.chain import decide_many
+from autodistill_grounded_sam.decide.reviewed import apply_reviews
 from autodistill_grounded_sam.errors import ConfigError, WrongRunError
 from autodistill_grounded_sam.export.formats import export_dataset, take_dataset_away
 from autodistill_grounded_sam.export.split import plan_splits
@@ -23,6 +24,8 @@ from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.places import is_remote, place
 from autodistill_grounded_sam.quality.calibration import Calibration
 from autodistill_grounded_sam.quality.facts import FACTS, facts_of
+from autodistill_grounded_sam.reviews import FILE as REVIEWS_FILE
+from autodistill_grounded_sam.reviews import Review, read_reviews
 from autodistill_grounded_sam.store.files import write_json
 from autodistill_grounded_sam.store.store import Store, read_json
 from autodistill_grounded_sam.types import REASONS, Candidates, DatasetSummary, ImageRecord, Labels, Reason, Split, State
@@ -77,6 +80,7 @@ class Decision:
     images_root: Path
     last: LastDecision
     calibration: Calibration | None = None  # of `quality`; needed where `config.trust` is above 0
+    reviews: Mapping[str, Sequence[Review]] = field(default_factory=dict)  # by the digest of the image
 
     @staticmethod
     def of(run: Path | str, config: DecideConfig | None, ontology: Any, images: Path | str | None) -> Decision:
@@ -97,7 +101,7 @@ class Decision:
         config = config or last.decide
         refuse_thresholds_without_scores(store.info["identity"], config, words)
         calibration = read_calibration(store.run, config, words) if config.trust else None
-        return Decision(store, config, words, root, last, calibration)
+        return Decision(store, config, words, root, last, calibration, read_reviews_of(store.run))
 
     @staticmethod
     def untrusted(run: Path | str, ontology: Any, images: Path | str | None) -> Decision:
@@ -108,6 +112,8 @@ class Decision:
     def key(self, export: ExportConfig) -> str:
         """Stands for everything that a dataset depends on beside what was seen."""
         facts = {**self._settings(), "split": export.model_dump(mode="json", exclude={"formats"})}
+        if self.reviews:
+            facts["reviews"] = sorted(replace(one, time="").line() for own in self.reviews.values() for one in own)
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def remember(self, export: ExportConfig | None, formats: tuple[str, ...]) -> dict[str, str]:
@@ -133,6 +139,7 @@ class Decision:
             notes.append(f"nothing below {floor} was stored: a lower threshold finds no more")
         if tally.maskless and "masks of" in self.store.info["identity"]:
             notes.append(f"{tally.maskless} candidates have no mask, since the run made masks of kept ones only (--masks kept)")
+        notes += self._told_of_reviews(tally)
         stale = [name for name, key in written.items() if key != self.key(export or self.last.export)]
         if stale:
             command = f"grounded-sam decide {self.store.run.parent} --format {' --format '.join(stale)}"
@@ -140,11 +147,17 @@ class Decision:
         return notes
 
     def labelled(self, tally: Tally) -> Iterator[tuple[ImageRecord, Labels]]:
-        """Each image that was seen with its labels, in the order of ids."""
-        return ((image, labels) for image, _, labels in self.decided(tally))
+        """Each image that was seen with its labels, in the order of ids, after what a person said of them."""
+        for image, _, labels in self.decided(tally):
+            if reviews := self.reviews.get(image.digest, ()):
+                labels = apply_reviews(labels, reviews, self.ontology, image.width, image.height, self.config.trust)
+                tally.reviewed.add(image.digest)
+            tally.add(labels)
+            yield image, labels
 
     def decided(self, tally: Tally) -> Iterator[tuple[ImageRecord, Candidates, Labels]]:
-        """As `labelled`, with the candidates that the labels are of; some dozens of images at a time in memory."""
+        """Each image with its candidates and the labels made of them, without any person's word; some dozens of images at a time
+        in memory. Of the tally only the seconds are counted."""
         columns = [self.store.prompts.index(prompt) for prompt in self.ontology.prompts]
         all_in_order = columns == list(range(len(self.store.prompts)))
         started = time.perf_counter()
@@ -158,7 +171,6 @@ class Decision:
             asked = [(candidates, image.width, image.height) for image, candidates in some]
             for (image, candidates), labels in zip(some, decide_many(asked, self.ontology, self.config), strict=True):
                 labels = self._trusted(image, candidates, labels)
-                tally.add(labels)
                 tally.seconds += time.perf_counter() - started
                 yield image, candidates, labels
                 started = time.perf_counter()
@@ -202,6 +214,19 @@ class Decision:
         doubtful = bool((trust < self.config.trust).any())
         return replace(labels, trust=trust, state=State.REVIEW if doubtful else labels.state)
 
+    def _told_of_reviews(self, tally: Tally) -> list[str]:
+        """How many decisions of a person were applied, of each kind, and how many could not be."""
+        if not self.reviews:
+            return []
+        names = {"", *self.ontology.class_names}
+        counts = Counter(one.verdict for digest in tally.reviewed for one in self.reviews[digest])
+        told = [", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none"]
+        changed = sum(len(own) for digest, own in self.reviews.items() if digest not in tally.reviewed)
+        unknown = sum(one.class_name not in names for digest in tally.reviewed for one in self.reviews[digest])
+        told += [f"{changed} of images that changed or are gone say nothing"] * bool(changed)
+        told += [f"{unknown} of classes that the ontology does not have say nothing"] * bool(unknown)
+        return [f"reviews applied: {'; '.join(told)}"]
+
     def _plan(self, config: ExportConfig) -> tuple[Mapping[str, Split], Mapping[str, str], Sequence[str]]:
         """Side and file stem of every image by its id, and notes on the split. What was read for them is not kept: of millions
         of images it is most of the memory."""
@@ -227,12 +252,21 @@ class Tally:
         self.states: Counter[State] = Counter()
         self.classes: Counter[int] = Counter()
         self.maskless = 0
+        self.reviewed: set[str] = set()  # digests of images of which a person said something
         self.seconds = 0.0
 
     def add(self, labels: Labels) -> None:
         self.states[labels.state] += 1
         self.classes.update(labels.class_id.tolist())
         self.maskless += int((labels.reasons == _NO_MASK).sum())
+
+
+def read_reviews_of(run: Path) -> dict[str, list[Review]]:
+    """What a person said of the images of a run, by their digest; raises DatasetError for a damaged line."""
+    found: defaultdict[str, list[Review]] = defaultdict(list)
+    for review in read_reviews(run / REVIEWS_FILE) if (run / REVIEWS_FILE).exists() else ():
+        found[review.digest].append(review)
+    return dict(found)
 
 
 QUALITY_FILE = "quality.json"
