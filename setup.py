@@ -66,6 +66,7 @@ setup(
     package_dir={"autodistill_grounded_sam.ontologies": "ontologies"},
     package_data={
         "autodistill_grounded_sam": ["py.typed", "mini/*.json", "mini/*/*"],
+        "autodistill_grounded_sam.review": ["page/*"],
         "autodistill_grounded_sam.ontologies": ["*.yaml"],
     },
     entry_points={"console_scripts": ["grounded-sam=autodistill_grounded_sam.cli:main"]},

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from autodistill_grounded_sam import __version__, cli_few_labels, cli_output
+from autodistill_grounded_sam import __version__, cli_few_labels, cli_output, cli_review
 from autodistill_grounded_sam.errors import (
     ConfigError,
     ExportError,
@@ -185,6 +185,7 @@ def evaluate(
 app.command()(cli_few_labels.tune)
 app.command()(cli_few_labels.quality)
 app.command()(cli_few_labels.check)
+app.command()(cli_review.review)
 
 
 @app.command()

@@ -8,6 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,17 @@ from autodistill_grounded_sam.reviews import FILE as REVIEWS_FILE
 from autodistill_grounded_sam.reviews import Review, read_reviews
 from autodistill_grounded_sam.store.files import write_json
 from autodistill_grounded_sam.store.store import Store, read_json
-from autodistill_grounded_sam.types import REASONS, Candidates, DatasetSummary, ImageRecord, Labels, Reason, Split, State
+from autodistill_grounded_sam.types import (
+    REASONS,
+    Candidates,
+    DatasetSummary,
+    ImageRecord,
+    Labels,
+    Reason,
+    Sighting,
+    Split,
+    State,
+)
 
 REVIEW_FOLDER = "review"  # of a dataset: its images that wait for review, as a dataset of the same format
 DECIDED_AT_ONCE = 64  # images; together they are decided several times as quick as one by one, and hardly quicker beyond
@@ -158,14 +169,11 @@ class Decision:
     def decided(self, tally: Tally) -> Iterator[tuple[ImageRecord, Candidates, Labels]]:
         """Each image with its candidates and the labels made of them, without any person's word; some dozens of images at a time
         in memory. Of the tally only the seconds are counted."""
-        columns = [self.store.prompts.index(prompt) for prompt in self.ontology.prompts]
-        all_in_order = columns == list(range(len(self.store.prompts)))
         started = time.perf_counter()
         seen = (
-            (image, candidates if all_in_order else replace(candidates, scores=candidates.scores[:, columns]))
+            (sighting.image, self._asked(sighting.candidates))
             for sighting in self.store.sightings(self.images_root)
-            for image, candidates in [(sighting.image, sighting.candidates)]
-            if candidates is not None
+            if sighting.candidates is not None
         )
         while some := list(islice(seen, DECIDED_AT_ONCE)):
             asked = [(candidates, image.width, image.height) for image, candidates in some]
@@ -174,6 +182,23 @@ class Decision:
                 tally.seconds += time.perf_counter() - started
                 yield image, candidates, labels
                 started = time.perf_counter()
+
+    def label_one(self, sighting: Sighting) -> Labels:
+        """As `decided`, of one image that was seen."""
+        image, candidates = sighting.image, self._asked(sighting.candidates or Candidates.none(len(self.store.prompts)))
+        (labels,) = decide_many([(candidates, image.width, image.height)], self.ontology, self.config)
+        return self._trusted(image, candidates, labels)
+
+    def _asked(self, candidates: Candidates) -> Candidates:
+        """The candidates with the scores of this ontology's prompts alone."""
+        columns = self._columns
+        return candidates if columns is None else replace(candidates, scores=candidates.scores[:, columns])
+
+    @cached_property
+    def _columns(self) -> list[int] | None:
+        """Where the ontology's prompts are among the run's, None if they are the same."""
+        columns = [self.store.prompts.index(prompt) for prompt in self.ontology.prompts]
+        return None if columns == list(range(len(self.store.prompts))) else columns
 
     def export(self, format_: str, out: Path, config: ExportConfig, tally: Tally) -> DatasetSummary:
         """Write the labels as a dataset into `out`; raises WrongRunError where the images are gone, ExportError as writers do."""

@@ -2,7 +2,8 @@
 
     {"image": "cam1/a.jpg", "digest": "<sha256>", "xyxy": [12, 30, 80, 96], "class": "can", "verdict": "accepted", "time": "..."}
 
-`xyxy` and `class` name a label, and with `digest` are its key: a later line of the same key replaces an earlier one. Verdicts:
+`xyxy` and `class` name a label, and with `digest` are its key: of the lines of one key the one with the latest `time` counts, so
+lines may be merged in any order. Verdicts:
 
     accepted    the label is right                     rejected   there is no such object
     corrected   there is an object, of `to_class` (or the same class) at `to_xyxy` (or the same place)
@@ -21,6 +22,7 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -61,6 +63,10 @@ class Review:
         return self.digest, self.xyxy, self.class_name
 
     @property
+    def when(self) -> datetime:
+        return _when(self.time)
+
+    @property
     def stands(self) -> tuple[Box, str] | None:
         """Box and class of the object that is there by this decision, or None."""
         if self.xyxy is None or self.verdict not in _STANDING:
@@ -81,19 +87,23 @@ class Review:
 
 def append_reviews(path: Path, reviews: Iterable[Review]) -> None:
     """Add reviews at the end of the file and see them onto the disk; half a line that a killed process left there goes first."""
-    with path.open("a+b") as file:
+    with path.open("a+b", buffering=0) as file:  # one write: whoever reads meanwhile sees all of the lines or none
         end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(end - 1)
             if file.read(1) != b"\n":
                 file.truncate(len(_whole_lines(path)))
         file.write("".join(review.line() for review in reviews).encode())
-        file.flush()
         os.fsync(file.fileno())
 
 
 def read_reviews(path: Path) -> list[Review]:
-    """What stands of all that was decided, see `standing`. A last line cut short is left out.
+    """What stands of all that was decided, see `standing`; raises DatasetError as `read_all_reviews` does."""
+    return standing(read_all_reviews(path))
+
+
+def read_all_reviews(path: Path) -> list[Review]:
+    """Every line of the file. A last line cut short is left out.
 
     Raises DatasetError for a file that is not there, or a line that is no review.
     """
@@ -104,14 +114,14 @@ def read_reviews(path: Path) -> list[Review]:
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is not UTF-8 text ({error}); {HOW_TO_REVIEW}") from error
     lines = enumerate(text.split("\n"), 1)  # not splitlines: a name may hold U+2028
-    return standing(parse_review(line, f"{path}:{number}") for number, line in lines if line.strip())
+    return [parse_review(line, f"{path}:{number}") for number, line in lines if line.strip()]
 
 
 def standing(reviews: Iterable[Review]) -> list[Review]:
     """The last decision of every key, in the order in which the keys were first met, without what was withdrawn."""
     last: dict[Key, Review] = {}
     of_image: dict[str, set[Key]] = {}
-    for review in reviews:
+    for review in sorted(reviews, key=lambda review: review.when):
         keys = of_image.setdefault(review.digest, set())
         if review.verdict == "empty":
             for key in keys:
@@ -131,6 +141,7 @@ def parse_review(line: str, where: str) -> Review:
         class_name = "" if whole else _text(row["class"])
         to_class, classes = str(row.get("to_class") or ""), tuple(_text(name) for name in row.get("classes") or ())
         mask = _mask(row["mask"]) if row.get("mask") else None
+        _when(time)
     except (ValueError, TypeError, KeyError) as error:
         raise DatasetError(f"{where} is no review ({error!r}); a line holds {', '.join(_KEYS)}") from error
     if verdict not in get_args(Verdict):
@@ -151,6 +162,12 @@ def _box(value: Any) -> Box:
     if not (all(map(math.isfinite, (x1, y1, x2, y2))) and x1 <= x2 and y1 <= y2):
         raise ValueError(f"a box is x1, y1, x2, y2 in pixels, got {value}")
     return x1, y1, x2, y2
+
+
+def _when(time: str) -> datetime:
+    """A time in UTC, which is what one without a zone is taken for."""
+    when = datetime.fromisoformat(time.replace("Z", "+00:00"))
+    return when if when.tzinfo else when.replace(tzinfo=timezone.utc)
 
 
 def _text(value: Any) -> str:

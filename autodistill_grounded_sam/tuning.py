@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from autodistill_grounded_sam import pipeline
-from autodistill_grounded_sam.config import DecideConfig, LabelConfig, SeeConfig, checked
+from autodistill_grounded_sam.config import DecideConfig, LabelConfig
 from autodistill_grounded_sam.datasets import DatasetImage, read_dataset
 from autodistill_grounded_sam.decisions import Decision
 from autodistill_grounded_sam.errors import ConfigError, DatasetError
@@ -23,7 +23,7 @@ from autodistill_grounded_sam.evaluate.matching import Objects, class_key, join,
 from autodistill_grounded_sam.learnt import fit_to_judge
 from autodistill_grounded_sam.ontology import Ontology, sanitize
 from autodistill_grounded_sam.reviews import FILE, HOW_TO_REVIEW, Box, Review, read_reviews
-from autodistill_grounded_sam.run_setup import identity_of
+from autodistill_grounded_sam.run_setup import identity_of, see_of
 from autodistill_grounded_sam.store.files import write_whole
 from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.tune.choosing import Fixed, Gain
@@ -184,7 +184,7 @@ class _Work:
         reference = None if truth is None else Path(truth)
         if is_run(source):
             decision = Decision.untrusted(source, ontology, images)
-            looking = (config or LabelConfig()).model_copy(update={"see": _see_of(decision.store)})
+            looking = (config or LabelConfig()).model_copy(update={"see": see_of(decision.store)})
             home = decision.store.run
             work = _Work(
                 decision.store,
@@ -322,19 +322,6 @@ def _named_in(truth: Path) -> Callable[[Sequence[ImageRecord]], Sequence[ImageRe
         return [found[place] for place in sorted(places.values())]
 
     return only
-
-
-def _see_of(store: Store) -> SeeConfig:
-    """The models and image settings of a run, to look with them again."""
-    identity = store.info["identity"]
-    models = {role: _name_of(identity[role]) for role in ("detector", "segmenter") if identity.get(role)}
-    return checked(SeeConfig, {**identity.get("see", {}), **models})
-
-
-def _name_of(model: Mapping[str, Any]) -> str:
-    """The name that a model of a run was asked for with; that of a plugin, which has no checksum, is told with its package."""
-    name = str(model["name"])
-    return name.rpartition(" of ")[0] if model["sha256"] is None else name
 
 
 def _without_labels(image: ImageRecord) -> DatasetImage:

@@ -28,16 +28,18 @@ JOINERS = {
     "decisions",
     "run_setup",
     "measuring",
+    "reviewing",
     "trusting",
     "tuning",
     "cli",
     "cli_few_labels",
     "cli_output",
+    "cli_review",
     "grounded_sam",
     "testing",
     "__init__",
 }
-NO_TORCH = {"check", "decide", "export", "quality", "store", "report", "tune"} | GROUND - {"loading"}
+NO_TORCH = {"check", "decide", "export", "quality", "store", "report", "review", "tune"} | GROUND - {"loading"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BESIDE = [path for room in ("benchmarks", "tests", "tools") for path in sorted((PACKAGE.parent / room).rglob("*.py"))]
 
