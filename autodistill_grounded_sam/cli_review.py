@@ -39,7 +39,9 @@ def review(
         merged = reviewing.merge_reviews(run, merge)
         _show_merged(merged, json)
         raise typer.Exit(3 if merged.faults else 0)
-    with reviewing.open_review(run, images=images, port=port, device=device, offline=offline) as server:
+    with cli_output.progress(quiet=json) as bar:
+        server = reviewing.open_review(run, images=images, port=port, device=device, offline=offline, progress=bar)
+    with server:
         _show_page(server.url, server.session.about(), json)
         if browser:
             webbrowser.open(server.url)

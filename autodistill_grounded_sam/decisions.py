@@ -120,10 +120,10 @@ class Decision:
         last = LastDecision.of(Store(Path(run))).decide
         return Decision.of(run, last.model_copy(update={"trust": 0.0}), ontology, images)
 
-    def key(self, export: ExportConfig) -> str:
-        """Stands for everything that a dataset depends on beside what was seen."""
+    def key(self, export: ExportConfig, *, reviews: bool = True) -> str:
+        """Stands for everything that a dataset depends on beside what was seen; without `reviews`, before a person's word."""
         facts = {**self._settings(), "split": export.model_dump(mode="json", exclude={"formats"})}
-        if self.reviews:
+        if self.reviews and reviews:
             facts["reviews"] = sorted(replace(one, time="").line() for own in self.reviews.values() for one in own)
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import logging
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -13,10 +14,11 @@ from typing import cast
 import numpy as np
 
 from autodistill_grounded_sam import plugins
-from autodistill_grounded_sam.config import SeeConfig
+from autodistill_grounded_sam.config import ExportConfig, SeeConfig
 from autodistill_grounded_sam.decisions import Decision, Tally
 from autodistill_grounded_sam.errors import WrongRunError
 from autodistill_grounded_sam.loading import pick_device
+from autodistill_grounded_sam.pipeline import Progress
 from autodistill_grounded_sam.protocols import Segmenter
 from autodistill_grounded_sam.review.merging import Merged, merge
 from autodistill_grounded_sam.review.queue import Queue, doubts_of
@@ -24,12 +26,13 @@ from autodistill_grounded_sam.review.server import ReviewServer
 from autodistill_grounded_sam.review.session import Material, Session
 from autodistill_grounded_sam.reviews import FILE
 from autodistill_grounded_sam.run_setup import see_of
+from autodistill_grounded_sam.store.files import disk_errors
 from autodistill_grounded_sam.store.lookup import Lookup
 from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.trusting import QUEUE_FILE
 from autodistill_grounded_sam.types import Candidates, RgbImage, Rle
 
-logger = logging.getLogger(__name__)
+INDEX_FILE = "review_index.npz"
 
 
 def open_review(
@@ -39,13 +42,14 @@ def open_review(
     port: int = 0,
     device: str = "auto",
     offline: bool = False,
+    progress: Progress | None = None,
 ) -> ReviewServer:
     """A server of the review page of a run, as it was decided last; `serve_forever` it, and hand its `url` to the person.
 
-    All labels are looked through once, for the queue.
+    All labels are looked through for the queue, which is kept in `run/review_index.npz` for the next time.
     """
     decision = Decision.of(run, None, None, images)
-    queue = _queue(decision)
+    queue = _queue(decision, progress)
     lookup = Lookup(decision.store, decision.images_root)
     masks = decision.store.info["identity"].get("segmenter") is not None
     material = Material(
@@ -69,10 +73,12 @@ class LazySegmenter:
     see: SeeConfig
     device: str
     offline: bool
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, image_rgb: RgbImage, xyxy: tuple[float, float, float, float]) -> Rle | None:
         box = Candidates(np.array([xyxy], np.float32), np.ones((1, 1), np.float32))
-        (found,) = self._segmenter.segment([image_rgb], [box])
+        with self._one_at_a_time:
+            (found,) = self._segmenter.segment([image_rgb], [box])
         return None if found.rle is None else found.rle[0]
 
     @cached_property
@@ -93,7 +99,24 @@ def merge_reviews(run: Path | str, file: Path | str) -> Merged:
     return merge(store.run / FILE, Path(file), {image.digest: (image.width, image.height) for image, _ in store.seen()})
 
 
-def _queue(decision: Decision) -> Queue:
+def _queue(decision: Decision, progress: Progress | None) -> Queue:
+    """The queue of this decision, as it was kept or made now."""
+    run = decision.store.run
+    doubts = run / QUEUE_FILE
+    of = [decision.key(ExportConfig(), reviews=False), decision.store.info["generations"], decision.store.not_looked_at()]
+    of.append(hashlib.sha256(doubts.read_bytes()).hexdigest() if doubts.exists() else None)
+    key = json.dumps(of)
+    queue = Queue.load(run / INDEX_FILE, key)
+    if queue is None:
+        if progress is not None:
+            progress.message(f"looking through the labels of {len(decision.store.digests())} images, once")
+        queue = _make_queue(decision)
+        with disk_errors(run / INDEX_FILE):
+            queue.save(run / INDEX_FILE, key)
+    return queue
+
+
+def _make_queue(decision: Decision) -> Queue:
     """All labels of a run by how likely they are wrong: by trust where `quality` wrote its queue, behind these and else by how
     near they are to the threshold."""
     images, labels_of, class_ids, boxes, doubts = [], [], [], [], []

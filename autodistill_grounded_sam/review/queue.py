@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.types import Candidates, Float32, Int32, Labels
 
 LEVELS = 10  # of doubt; within one, going on in the same image saves more than the exact order
+
+_COLUMNS = ("image", "start", "label", "class_id", "xyxy")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,20 @@ class Queue:
         first = np.flatnonzero(np.append(True, np.diff(group[order]) != 0)[: len(order)])
         start = np.append(first, len(order)).astype(np.int32)
         return Queue(image[order][first], start, label[order], class_id[order], xyxy[order])
+
+    def save(self, path: Path, key: str) -> None:
+        """Keep the queue; `key` says of what it is."""
+        with path.open("wb") as file:
+            np.savez(file, key=np.array(key), **{name: getattr(self, name) for name in _COLUMNS})
+
+    @staticmethod
+    def load(path: Path, key: str) -> Queue | None:
+        """The queue that was kept, if there is one of this key."""
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                return Queue(*(kept[name] for name in _COLUMNS)) if str(kept["key"]) == key else None
+        except (OSError, ValueError, KeyError, BadZipFile):  # none, or one that a killed process left half-written
+            return None
 
     def entries(self, stop: int) -> slice:
         return slice(int(self.start[stop]), int(self.start[stop + 1]))

@@ -26,8 +26,8 @@ MOST_BYTES = 1 << 16  # of a decision
 _PAGE = {"": ("review.html", "text/html; charset=utf-8"), "review.css": ("review.css", "text/css; charset=utf-8"),
          "review.js": ("review.js", "text/javascript; charset=utf-8")}  # fmt: skip
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -88,6 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
             status, content = HTTPStatus.INTERNAL_SERVER_ERROR, _json({"error": str(error)})
         except (GroundedSamError, ValueError, KeyError, TypeError) as error:
             status, content = HTTPStatus.BAD_REQUEST, _json({"error": str(error)})
+        except Exception as error:  # a segmenter may raise anything, and the page must not be left without an answer
+            logger.exception("a fault of the program behind the review page")
+            status, content = HTTPStatus.INTERNAL_SERVER_ERROR, _json({"error": f"{type(error).__name__}: {error}"})
         self._send(status, content, mime, caching)
 
     def _admitted(self) -> tuple[str, dict[str, str]]:

@@ -29,7 +29,7 @@ from autodistill_grounded_sam.types import REASONS, ImageRecord, Labels, Reason,
 Segment = Callable[[RgbImage, tuple[float, float, float, float]], "Rle | None"]
 
 SIDES_PX = (1600, 4096)  # of the pictures that are sent: for a screen, and for looking closely
-PICTURES_IN_MEMORY = 24
+PICTURES_IN_MEMORY, IMAGES_IN_MEMORY = 24, 64
 JPEG_QUALITY = 90
 _EPOCH = datetime.fromtimestamp(0, timezone.utc)
 _DUPLICATE = REASONS.index(Reason.DUPLICATE)
@@ -76,6 +76,7 @@ class Session:
             self._count(digest)
         self._latest = max((review.when for own in self._said.values() for review in own), default=_EPOCH)
         self._picture = lru_cache(PICTURES_IN_MEMORY)(self._draw)
+        self._decided = lru_cache(IMAGES_IN_MEMORY)(self._decide_anew)
 
     def about(self) -> dict[str, Any]:
         """What does not change while the page is open."""
@@ -237,7 +238,7 @@ class Session:
     def _progress(self) -> dict[str, int]:
         return {"left": int(self._left.sum()), "undo": len(self._steps)}
 
-    def _decided(self, number: int) -> tuple[Sighting, Labels]:
+    def _decide_anew(self, number: int) -> tuple[Sighting, Labels]:
         self._digest(number)
         sighting = self._run.lookup[number]
         return sighting, self._run.decide(sighting)

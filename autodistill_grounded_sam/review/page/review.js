@@ -19,6 +19,7 @@ let marks = true;
 let drawing = null; // {verb: "add" | "redraw", box, class}
 let line = Promise.resolve(); // requests leave one after the other, so that undo meets what it undoes
 let waiting = 0;
+let moving = false;
 
 // ---- talking to the server
 
@@ -69,7 +70,13 @@ function fill() {
 }
 
 async function forward() {
+  if (moving) return;
   stopDrawing();
+  moving = true;
+  try { await following(); } finally { moving = false; }
+}
+
+async function following() {
   ahead = ahead.filter(open);
   if (!ahead.length) await line.then(fill).catch(fail);
   ahead = ahead.filter(open);
@@ -144,13 +151,13 @@ function take(image) { // the server's word about a picture, once nothing younge
 function right() {
   if (!now) return;
   if (!focus) { close_(now.image.labels.some((one) => STANDS.includes(one.verdict)) ? "complete" : "empty"); return; }
-  if (!["corrected", "added", "accepted"].includes(focus.verdict)) { say(`right: ${focus.class}`); decide(focus, "accepted"); }
+  if (!["corrected", "added", "accepted"].includes(focus.verdict)) { done(`✓ ${focus.class}`); decide(focus, "accepted"); }
   onward();
 }
 
 function wrong() {
   if (!focus) return;
-  say(`wrong: no ${focus.class}`);
+  done(`✕ no ${focus.class}`);
   decide(focus, "rejected");
   onward();
 }
@@ -162,7 +169,7 @@ function rename(name) {
   if (name === focus.key_class && !moved) decide(focus, focus.number === null || focus.verdict === "added" ? "added" : "accepted");
   else decide(focus, "corrected", { to_class: name, ...(moved ? { to_xyxy: focus.xyxy } : {}) });
   focus.class = name;
-  say(`it is a ${name}`);
+  done(`✓ it is a ${name}`);
   onward();
 }
 
@@ -174,7 +181,7 @@ function close_(verdict) {
   }
   now.image.verdict = verdict;
   for (const stop of ahead) if (stop.image.number === now.image.number) stop.image.verdict = verdict;
-  say(verdict === "empty" ? "nothing is here" : "all is right");
+  done(verdict === "empty" ? "✓ nothing is here" : "✓ all is right");
   post({ verdict });
   forward();
 }
@@ -186,7 +193,7 @@ async function undo() {
   ahead = [];
   if (now && now.stop !== answer.stop) trail.push(now.stop);
   show(answer);
-  say("taken back");
+  done("↶ taken back");
   fill().catch(fail);
 }
 
@@ -196,7 +203,6 @@ function startDrawing(verb) {
   if (!now || (verb === "redraw" && !focus)) return;
   const box = verb === "redraw" ? [...focus.xyxy] : null;
   drawing = { verb, box, class: focus ? focus.class : about.classes[0] };
-  if (verb === "add") whole = true;
   render();
   hint();
 }
@@ -250,11 +256,11 @@ function keep() {
     decide(focus, "corrected", { to_xyxy: box, redrawn: true, ...(name === focus.key_class ? {} : { to_class: name }) });
   }
   const { key, key_class } = focus;
-  say(verb === "add" ? `added: ${name}` : `box redrawn: ${name}`);
+  done(verb === "add" ? `＋ ${name}` : `✓ box of this ${name}`);
   if (about.segments) {
-    send("mask", { image: image.number, xyxy: key, class: key_class }).then((answer) => { take(answer.image); }, () => {});
+    const masked = line.then(() => ask("mask", { image: image.number, xyxy: key, class: key_class })); // others do not wait for it
+    masked.then((answer) => { take(answer.image); }, (error) => done(`${name} stays a box: ${error.message}`));
   }
-  whole = false;
   render();
 }
 
@@ -301,7 +307,7 @@ function region() { // what of the picture the stage shows: x, y, width, height 
   const ratio = stage.width / Math.max(1, stage.height);
   let w = Math.max(width, height * ratio) * 1.03;
   let [x, y] = [width / 2, height / 2];
-  if (focus && !whole) {
+  if (focus && !whole && !(drawing && drawing.verb === "add")) {
     const [x1, y1, x2, y2] = focus.xyxy;
     const near = Math.max((x2 - x1) / CLOSE, ((y2 - y1) / CLOSE) * ratio, stage.width / MOST_ZOOM);
     if (near < w) {
@@ -343,6 +349,7 @@ function question() {
   if (focus.trust !== null) facts.push(`trust ${Math.round(focus.trust * 100)} %`);
   if (focus.score !== null) facts.push(`score ${focus.score.toFixed(2)}`);
   if (focus.verdict) facts.push(focus.verdict);
+  if (now.image.verdict) facts.push(`picture confirmed ${now.image.verdict}`);
   $("facts").textContent = facts.join(" · ");
 }
 
@@ -400,11 +407,25 @@ function paint() {
   put($("photo"), { width: image.width, height: image.height });
   const group = $("marks");
   group.replaceChildren();
-  $("shade").setAttribute("d", marks && focus ? shade(image) : "");
+  $("shade").setAttribute("d", marks && focus && !drawing ? shade(image) : "");
+  plate([x, y, w, h], stage);
   if (marks) {
     for (const one of image.labels) if (one !== focus) mark(group, one, false);
     if (focus) mark(group, focus, true);
   }
+}
+
+function plate([x, y, w, h], stage) { // the name beside the box, where the eye is
+  const element = $("plate");
+  element.hidden = !focus || !marks || Boolean(drawing);
+  if (element.hidden) return;
+  element.textContent = focus.class;
+  element.style.setProperty("--own", colour(focus.class));
+  const scale = stage.width / w;
+  const [x1, y1, , y2] = focus.xyxy;
+  const high = (y1 - y) * scale - 32;
+  const left = Math.min(Math.max((x1 - x) * scale - 2, 4), stage.width - element.offsetWidth - 4);
+  element.style.translate = `${left}px ${high > 4 ? high : Math.min((y2 - y) * scale + 8, stage.height - 60)}px`;
 }
 
 function load(image, side) { // the small picture stays until the large one is there
@@ -430,7 +451,7 @@ function mark(group, one, isFocus) {
   const [x1, y1, x2, y2] = one.xyxy;
   const box = { x: x1, y: y1, width: x2 - x1, height: y2 - y1 };
   const gone = one.verdict === "rejected" ? " gone" : "";
-  if (one.path && !gone) group.append(put(svg("path", { d: one.path, class: "area", "fill-rule": "evenodd" }), { fill: own, stroke: own }));
+  if (one.path && !gone) group.append(put(svg("path", { d: one.path, class: `area${isFocus ? " now" : ""}`, "fill-rule": "evenodd" }), { stroke: own, ...(isFocus ? { fill: own } : {}) }));
   group.append(svg("rect", { ...box, class: `mark case${isFocus ? " now" : ""}${gone}` }));
   group.append(put(svg("rect", { ...box, class: `mark${isFocus ? " now" : ""}${gone}` }), gone ? {} : { stroke: own }));
   if (isFocus) return;
@@ -440,6 +461,11 @@ function mark(group, one, isFocus) {
 }
 
 function say(text) { $("said").textContent = text; }
+
+function done(text) { // what was decided last, for who looks and who listens
+  $("last").textContent = text;
+  say(text);
+}
 
 function tell() { // for who does not see the picture change
   if (!now) { say("all decided"); return; }
@@ -482,7 +508,7 @@ const KEYS = {
 function zoom() { whole = !whole; render(); }
 
 function key(event) {
-  if (!about || document.querySelector("dialog[open]")) return;
+  if (!about || moving || document.querySelector("dialog[open]")) return;
   const undoes = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z";
   if (undoes) { event.preventDefault(); undo(); return; }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -506,9 +532,10 @@ async function begin() {
   document.title = `Review ${about.name}`;
   progress(about);
   const buttons = { accept: right, reject: wrong, redraw: () => startDrawing("redraw"), add: () => startDrawing("add"), skip: forward, zoom, undo };
-  for (const [id, verb] of Object.entries(buttons)) $(id).addEventListener("click", () => verb());
-  $("complete").addEventListener("click", () => close_("complete"));
-  $("empty").addEventListener("click", () => close_("empty"));
+  Object.assign(buttons, { complete: () => close_("complete"), empty: () => close_("empty") });
+  for (const [id, verb] of Object.entries(buttons)) {
+    $(id).addEventListener("click", (event) => { if (event.detail) $(id).blur(); if (!moving) verb(); }); // keys go on after a click
+  }
   $("ask").addEventListener("click", () => $("help").showModal());
   $("fault").addEventListener("close", () => window.location.reload()); // what the page believed may not be what was kept
   $("words").addEventListener("input", match);
