@@ -18,17 +18,26 @@ let whole = false; // the whole picture, or close to the label
 let marks = true;
 let drawing = null; // {verb: "add" | "redraw", box, class}
 let line = Promise.resolve(); // requests leave one after the other, so that undo meets what it undoes
-let waiting = 0;
+let waiting = 0; // decisions on their way
+let asked = 0; // requests of any kind
 let moving = false;
 
 // ---- talking to the server
 
 async function ask(path, body) {
   const how = body ? { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) } : {};
-  const answer = await fetch(path, how);
-  const content = await answer.json();
-  if (!answer.ok) throw new Error(content.error || answer.statusText);
-  return content;
+  busy(1);
+  try {
+    const answer = await fetch(path, how);
+    const content = await answer.json();
+    if (!answer.ok) throw new Error(content.error || answer.statusText);
+    return content;
+  } finally { busy(-1); }
+}
+
+function busy(more) {
+  asked += more;
+  document.querySelector("main").setAttribute("aria-busy", String(asked > 0));
 }
 
 function send(path, body) {
