@@ -202,10 +202,8 @@ class Decision:
 
     def export(self, format_: str, out: Path, config: ExportConfig, tally: Tally) -> DatasetSummary:
         """Write the labels as a dataset into `out`; raises WrongRunError where the images are gone, ExportError as writers do."""
-        root = self.images_root
-        if not root.is_dir():
-            raise WrongRunError(f"the images folder {root} is not there any more; say where it is now (images=, --images)")
-        require_apart(root, out)
+        self.require_images()
+        require_apart(self.images_root, out)
         writer = plugins.find("formats", format_).load_class()
         sides, stems, notes = self._plan(config)
         left = self.store.not_looked_at()
@@ -229,6 +227,12 @@ class Decision:
         )
         told = f"{sum(apart.images.values())} image(s) with a label below trust {self.config.trust} are in {review}, in no split"
         return replace(summary, notes=[*summary.notes, told])
+
+    def require_images(self) -> None:
+        """Raise WrongRunError where the images folder is gone."""
+        root = self.images_root
+        if not root.is_dir():
+            raise WrongRunError(f"the images folder {root} is not there any more; say where it is now (images=, --images)")
 
     def _trusted(self, image: ImageRecord, candidates: Candidates, labels: Labels) -> Labels:
         """The labels with their trust; an image waits for review with all its labels if one is not trusted: neither may that one

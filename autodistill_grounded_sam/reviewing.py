@@ -49,6 +49,7 @@ def open_review(
     All labels are looked through for the queue, which is kept in `run/review_index.npz` for the next time.
     """
     decision = Decision.of(run, None, None, images)
+    decision.require_images()
     queue = _queue(decision, progress)
     lookup = Lookup(decision.store, decision.images_root)
     masks = decision.store.info["identity"].get("segmenter") is not None

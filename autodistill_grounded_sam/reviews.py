@@ -17,6 +17,7 @@ write such lines themselves.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -86,14 +87,19 @@ class Review:
 
 
 def append_reviews(path: Path, reviews: Iterable[Review]) -> None:
-    """Add reviews at the end of the file and see them onto the disk; half a line that a killed process left there goes first."""
+    """Add reviews at the end of the file and see them onto the disk; half a line that a killed process left there goes first.
+
+    Raises OSError where the disk refuses.
+    """
     with path.open("a+b", buffering=0) as file:  # one write: whoever reads meanwhile sees all of the lines or none
         end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(end - 1)
             if file.read(1) != b"\n":
                 file.truncate(len(_whole_lines(path)))
-        file.write("".join(review.line() for review in reviews).encode())
+        lines = "".join(review.line() for review in reviews).encode()
+        if file.write(lines) != len(lines):
+            raise OSError(errno.ENOSPC, "the disk took only a part of a decision", str(path))
         os.fsync(file.fileno())
 
 

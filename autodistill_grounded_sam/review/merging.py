@@ -9,6 +9,7 @@ from pathlib import Path
 from autodistill_grounded_sam.errors import DatasetError, RecordError
 from autodistill_grounded_sam.mask_runs import read_runs
 from autodistill_grounded_sam.reviews import Review, append_reviews, parse_review, read_all_reviews
+from autodistill_grounded_sam.store.files import disk_errors
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def merge(file: Path, incoming: Path, sizes_wh: Mapping[str, tuple[int, int]]) -
         fresh[review.line()] = review
     new = [review for line, review in fresh.items() if line not in known]
     if new:
-        append_reviews(file, new)
+        with disk_errors(file):
+            append_reviews(file, new)
     return Merged(len(new), again, elsewhere, tuple(faults))
 
 

@@ -63,6 +63,7 @@ class _Refused(Exception):
 
 class _Handler(BaseHTTPRequestHandler):
     server: ReviewServer
+    server_version, sys_version = "grounded-sam", ""
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # head and body leave together, or each answer would wait for the other side's delayed acknowledgement
     disable_nagle_algorithm = True

@@ -23,6 +23,7 @@ from autodistill_grounded_sam.review.merging import check_review
 from autodistill_grounded_sam.review.outlines import outline
 from autodistill_grounded_sam.review.queue import Queue
 from autodistill_grounded_sam.reviews import OF_IMAGES, Key, Review, Verdict, append_reviews, parse_review, standing
+from autodistill_grounded_sam.store.files import disk_errors
 from autodistill_grounded_sam.store.lookup import Lookup
 from autodistill_grounded_sam.types import REASONS, ImageRecord, Labels, Reason, RgbImage, Rle, Sighting
 
@@ -212,7 +213,8 @@ class Session:
         return replace(review, mask=labels.rle[int(owner.argmax())]) if (owner >= 0).any() else review
 
     def _append(self, digest: str, lines: Sequence[Review]) -> None:
-        append_reviews(self._run.file, lines)
+        with disk_errors(self._run.file):
+            append_reviews(self._run.file, lines)
         self._said[digest] = tuple(standing([*self._said.get(digest, ()), *lines]))
         self._count(digest)
 

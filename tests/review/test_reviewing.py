@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from autodistill_grounded_sam import pipeline
-from autodistill_grounded_sam.errors import DatasetError
+from autodistill_grounded_sam.errors import DatasetError, WrongRunError
 from autodistill_grounded_sam.review.server import ReviewServer
-from autodistill_grounded_sam.reviewing import merge_reviews
+from autodistill_grounded_sam.reviewing import merge_reviews, open_review
 from autodistill_grounded_sam.reviews import read_all_reviews, read_reviews
 from tests.review.review_kit import (
     answer_of,
@@ -151,6 +151,28 @@ def test_what_is_drawn_gets_the_mask_of_the_runs_segmenter(server: ReviewServer,
     areas = {tuple(row["bbox"]): row["area"] for split in ("train", "valid") for row in coco(out, split)["annotations"]}
     for x, y, w, h in ((10, 10, 40, 30), (20, 20, 20, 40)):
         assert areas[x, y, w, h] == pytest.approx(3.14 / 4 * w * h, rel=0.1)  # the fake segmenter's ellipse
+
+
+def test_where_no_segmenter_can_be_loaded_a_box_stays_a_box(out: Path) -> None:
+    run = out / "run" / "run.json"
+    info = json.loads(run.read_text())
+    info["identity"]["segmenter"]["name"] = "autodistill_grounded_sam.testing:GoneSegmenter of some package"
+    run.write_text(json.dumps(info))
+    with page_of(out) as server:
+        stop = with_labels(every_stop(server))
+        decide(server, stop, "added", xyxy=[2, 3, 22, 23], **{"class": "square"})
+        body = {"image": stop["image"]["number"], "xyxy": [2, 3, 22, 23], "class": "square"}
+        status, content, _ = answer_of(server.url + "mask", body)
+        assert status >= 400 and "GoneSegmenter" in json.loads(content)["error"]
+    assert ("square", [2, 3, 22, 23]) in redecided(out)[stop["image"]["id"]]
+    assert 400 in [row["area"] for split in ("train", "valid") for row in coco(out, split)["annotations"]]
+
+
+def test_images_that_are_gone(out: Path, tmp_path: Path) -> None:
+    run = out / "run" / "run.json"
+    run.write_text(json.dumps({**json.loads(run.read_text()), "images": str(tmp_path / "gone")}))
+    with pytest.raises(WrongRunError, match=r"gone is not there any more; say where it is now"):
+        open_review(out)
 
 
 def test_undo_takes_back_step_by_step_to_the_very_labels_of_before(server: ReviewServer, out: Path) -> None:

@@ -265,7 +265,7 @@ function keep() {
     decide(focus, "corrected", { to_xyxy: box, redrawn: true, ...(name === focus.key_class ? {} : { to_class: name }) });
   }
   const { key, key_class } = focus;
-  done(verb === "add" ? `＋ ${name}` : `✓ box of this ${name}`);
+  done(verb === "add" ? `+ ${name}` : `✓ box of this ${name}`);
   if (about.segments) {
     const masked = line.then(() => ask("mask", { image: image.number, xyxy: key, class: key_class })); // others do not wait for it
     masked.then((answer) => { take(answer.image); }, (error) => done(`${name} stays a box: ${error.message}`));
@@ -389,7 +389,7 @@ function dot(name) {
 }
 
 function list() {
-  const signs = { accepted: "✓", corrected: "✓", added: "＋", rejected: "✕" };
+  const signs = { accepted: "✓", corrected: "✓", added: "+", rejected: "✕" };
   $("labels").replaceChildren(...(now ? now.image.labels : []).map((one) => {
     const row = document.createElement("li");
     const button = make("button", one.verdict === "rejected" ? "gone" : "", "");
