@@ -69,7 +69,7 @@ setup(
     ],
     package_dir={"autodistill_grounded_sam.ontologies": "ontologies"},
     package_data={
-        "autodistill_grounded_sam": ["py.typed", "mini/*.json", "mini/*/*", "report/templates/*"],
+        "autodistill_grounded_sam": ["py.typed", "mini/*.json", "mini/*/*", "report/templates/*", "review/page/*"],
         "autodistill_grounded_sam.ontologies": ["*.yaml", "seginw/*.yaml"],
     },
     entry_points={"console_scripts": ["grounded-sam=autodistill_grounded_sam.cli:main"]},

@@ -23,6 +23,7 @@ from autodistill_grounded_sam import (
     cli_few_labels,
     cli_look,
     cli_output,
+    cli_review,
 )
 
 app = typer.Typer(
@@ -202,6 +203,7 @@ app.command("import")(cli_datasets.import_dataset)
 app.command()(cli_datasets.upload)
 app.command()(cli_discover.discover)
 app.command()(cli_look.report)
+app.command()(cli_review.review)
 
 
 @app.command()

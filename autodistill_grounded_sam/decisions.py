@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import DecideConfig, ExportConfig, checked
 from autodistill_grounded_sam.decide.chain import decide_many
+from autodistill_grounded_sam.decide.reviewed import apply_reviews
 from autodistill_grounded_sam.errors import ConfigError, WrongRunError
 from autodistill_grounded_sam.export.formats import export_dataset, take_dataset_away
 from autodistill_grounded_sam.export.split import plan_splits
@@ -23,9 +25,21 @@ from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.places import is_remote, place
 from autodistill_grounded_sam.quality.calibration import Calibration
 from autodistill_grounded_sam.quality.facts import FACTS, facts_of
+from autodistill_grounded_sam.reviews import FILE as REVIEWS_FILE
+from autodistill_grounded_sam.reviews import Review, read_reviews
 from autodistill_grounded_sam.store.files import write_json
 from autodistill_grounded_sam.store.store import Store, read_json
-from autodistill_grounded_sam.types import REASONS, Candidates, DatasetSummary, ImageRecord, Labels, Reason, Split, State
+from autodistill_grounded_sam.types import (
+    REASONS,
+    Candidates,
+    DatasetSummary,
+    ImageRecord,
+    Labels,
+    Reason,
+    Sighting,
+    Split,
+    State,
+)
 
 REVIEW_FOLDER = "review"  # of a dataset: its images that wait for review, as a dataset of the same format
 DECIDED_AT_ONCE = 64  # images; together they are decided several times as quick as one by one, and hardly quicker beyond
@@ -77,6 +91,7 @@ class Decision:
     images_root: Path
     last: LastDecision
     calibration: Calibration | None = None  # of `quality`; needed where `config.trust` is above 0
+    reviews: Mapping[str, Sequence[Review]] = field(default_factory=dict)  # by the digest of the image
 
     @staticmethod
     def of(run: Path | str, config: DecideConfig | None, ontology: Any, images: Path | str | None) -> Decision:
@@ -97,7 +112,7 @@ class Decision:
         config = config or last.decide
         refuse_thresholds_without_scores(store.info["identity"], config, words)
         calibration = read_calibration(store.run, config, words) if config.trust else None
-        return Decision(store, config, words, root, last, calibration)
+        return Decision(store, config, words, root, last, calibration, read_reviews_of(store.run))
 
     @staticmethod
     def untrusted(run: Path | str, ontology: Any, images: Path | str | None) -> Decision:
@@ -105,9 +120,11 @@ class Decision:
         last = LastDecision.of(Store(Path(run))).decide
         return Decision.of(run, last.model_copy(update={"trust": 0.0}), ontology, images)
 
-    def key(self, export: ExportConfig) -> str:
-        """Stands for everything that a dataset depends on beside what was seen."""
+    def key(self, export: ExportConfig, *, reviews: bool = True) -> str:
+        """Stands for everything that a dataset depends on beside what was seen; without `reviews`, before a person's word."""
         facts = {**self._settings(), "split": export.model_dump(mode="json", exclude={"formats"})}
+        if self.reviews and reviews:
+            facts["reviews"] = sorted(replace(one, time="").line() for own in self.reviews.values() for one in own)
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def remember(self, export: ExportConfig | None, formats: tuple[str, ...]) -> dict[str, str]:
@@ -133,6 +150,7 @@ class Decision:
             notes.append(f"nothing below {floor} was stored: a lower threshold finds no more")
         if tally.maskless and "masks of" in self.store.info["identity"]:
             notes.append(f"{tally.maskless} candidates have no mask, since the run made masks of kept ones only (--masks kept)")
+        notes += self._told_of_reviews(tally)
         stale = [name for name, key in written.items() if key != self.key(export or self.last.export)]
         if stale:
             command = f"grounded-sam decide {self.store.run.parent} --format {' --format '.join(stale)}"
@@ -140,35 +158,52 @@ class Decision:
         return notes
 
     def labelled(self, tally: Tally) -> Iterator[tuple[ImageRecord, Labels]]:
-        """Each image that was seen with its labels, in the order of ids."""
-        return ((image, labels) for image, _, labels in self.decided(tally))
+        """Each image that was seen with its labels, in the order of ids, after what a person said of them."""
+        for image, _, labels in self.decided(tally):
+            if reviews := self.reviews.get(image.digest, ()):
+                labels = apply_reviews(labels, reviews, self.ontology, image.width, image.height, self.config.trust)
+                tally.reviewed.add(image.digest)
+            tally.add(labels)
+            yield image, labels
 
     def decided(self, tally: Tally) -> Iterator[tuple[ImageRecord, Candidates, Labels]]:
-        """As `labelled`, with the candidates that the labels are of; some dozens of images at a time in memory."""
-        columns = [self.store.prompts.index(prompt) for prompt in self.ontology.prompts]
-        all_in_order = columns == list(range(len(self.store.prompts)))
+        """Each image with its candidates and the labels made of them, without any person's word; some dozens of images at a time
+        in memory. Of the tally only the seconds are counted."""
         started = time.perf_counter()
         seen = (
-            (image, candidates if all_in_order else replace(candidates, scores=candidates.scores[:, columns]))
+            (sighting.image, self._asked(sighting.candidates))
             for sighting in self.store.sightings(self.images_root)
-            for image, candidates in [(sighting.image, sighting.candidates)]
-            if candidates is not None
+            if sighting.candidates is not None
         )
         while some := list(islice(seen, DECIDED_AT_ONCE)):
             asked = [(candidates, image.width, image.height) for image, candidates in some]
             for (image, candidates), labels in zip(some, decide_many(asked, self.ontology, self.config), strict=True):
                 labels = self._trusted(image, candidates, labels)
-                tally.add(labels)
                 tally.seconds += time.perf_counter() - started
                 yield image, candidates, labels
                 started = time.perf_counter()
 
+    def label_one(self, sighting: Sighting) -> Labels:
+        """As `decided`, of one image that was seen."""
+        image, candidates = sighting.image, self._asked(sighting.candidates or Candidates.none(len(self.store.prompts)))
+        (labels,) = decide_many([(candidates, image.width, image.height)], self.ontology, self.config)
+        return self._trusted(image, candidates, labels)
+
+    def _asked(self, candidates: Candidates) -> Candidates:
+        """The candidates with the scores of this ontology's prompts alone."""
+        columns = self._columns
+        return candidates if columns is None else replace(candidates, scores=candidates.scores[:, columns])
+
+    @cached_property
+    def _columns(self) -> list[int] | None:
+        """Where the ontology's prompts are among the run's, None if they are the same."""
+        columns = [self.store.prompts.index(prompt) for prompt in self.ontology.prompts]
+        return None if columns == list(range(len(self.store.prompts))) else columns
+
     def export(self, format_: str, out: Path, config: ExportConfig, tally: Tally) -> DatasetSummary:
         """Write the labels as a dataset into `out`; raises WrongRunError where the images are gone, ExportError as writers do."""
-        root = self.images_root
-        if not root.is_dir():
-            raise WrongRunError(f"the images folder {root} is not there any more; say where it is now (images=, --images)")
-        require_apart(root, out)
+        self.require_images()
+        require_apart(self.images_root, out)
         writer = plugins.find("formats", format_).load_class()
         sides, stems, notes = self.plan(config)
         left = self.store.not_looked_at()
@@ -193,6 +228,12 @@ class Decision:
         told = f"{sum(apart.images.values())} image(s) with a label below trust {self.config.trust} are in {review}, in no split"
         return replace(summary, notes=[*summary.notes, told])
 
+    def require_images(self) -> None:
+        """Raise WrongRunError where the images folder is gone."""
+        root = self.images_root
+        if not root.is_dir():
+            raise WrongRunError(f"the images folder {root} is not there any more; say where it is now (images=, --images)")
+
     def _trusted(self, image: ImageRecord, candidates: Candidates, labels: Labels) -> Labels:
         """The labels with their trust; an image waits for review with all its labels if one is not trusted: neither may that one
         be taught, nor its object be taught as background."""
@@ -201,6 +242,19 @@ class Decision:
         trust = self.calibration.trust(facts_of(candidates, labels, image.width, image.height), labels.class_id)
         doubtful = bool((trust < self.config.trust).any())
         return replace(labels, trust=trust, state=State.REVIEW if doubtful else labels.state)
+
+    def _told_of_reviews(self, tally: Tally) -> list[str]:
+        """How many decisions of a person were applied, of each kind, and how many could not be."""
+        if not self.reviews:
+            return []
+        names = {"", *self.ontology.class_names}
+        counts = Counter(one.verdict for digest in tally.reviewed for one in self.reviews[digest])
+        told = [", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none"]
+        changed = sum(len(own) for digest, own in self.reviews.items() if digest not in tally.reviewed)
+        unknown = sum(one.class_name not in names for digest in tally.reviewed for one in self.reviews[digest])
+        told += [f"{changed} of images that changed or are gone say nothing"] * bool(changed)
+        told += [f"{unknown} of classes that the ontology does not have say nothing"] * bool(unknown)
+        return [f"reviews applied: {'; '.join(told)}"]
 
     def plan(self, config: ExportConfig) -> tuple[Mapping[str, Split], Mapping[str, str], Sequence[str]]:
         """Side and file stem of every image by its id, and notes on the split. What was read for them is not kept: of millions
@@ -243,12 +297,21 @@ class Tally:
         self.states: Counter[State] = Counter()
         self.classes: Counter[int] = Counter()
         self.maskless = 0
+        self.reviewed: set[str] = set()  # digests of images of which a person said something
         self.seconds = 0.0
 
     def add(self, labels: Labels) -> None:
         self.states[labels.state] += 1
         self.classes.update(labels.class_id.tolist())
         self.maskless += int((labels.reasons == _NO_MASK).sum())
+
+
+def read_reviews_of(run: Path) -> dict[str, list[Review]]:
+    """What a person said of the images of a run, by their digest; raises DatasetError for a damaged line."""
+    found: defaultdict[str, list[Review]] = defaultdict(list)
+    for review in read_reviews(run / REVIEWS_FILE) if (run / REVIEWS_FILE).exists() else ():
+        found[review.digest].append(review)
+    return dict(found)
 
 
 QUALITY_FILE = "quality.json"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill_grounded_sam import plugins, weights
-from autodistill_grounded_sam.config import DecideConfig, LabelConfig, checked
+from autodistill_grounded_sam.config import DecideConfig, LabelConfig, SeeConfig, checked
 from autodistill_grounded_sam.decide.chain import decide
 from autodistill_grounded_sam.detect.choosing import SCORELESS, TAKES_EXAMPLES
 from autodistill_grounded_sam.engine.local import LocalEngine
@@ -26,7 +26,7 @@ from autodistill_grounded_sam.learnt import learnt_from
 from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.protocols import Engine, WorkerSpec
-from autodistill_grounded_sam.store.store import StoreWriter, recorded_batch_size
+from autodistill_grounded_sam.store.store import Store, StoreWriter, recorded_batch_size
 from autodistill_grounded_sam.types import REASONS, Candidates, ImageRecord, Reason
 
 AUTO_BATCH = 4  # a CPU gains nothing from more
@@ -143,6 +143,19 @@ def _one_model(role: str, name: str, offline: bool) -> dict[str, Any]:
         return {"name": name, "sha256": hashlib.sha256(f"{plugins.ORIGINAL}{found.sha256}".encode()).hexdigest()}
     scoreless = role == "detectors" and found.kind == "transformers" and found.model_type in SCORELESS
     return {"name": name, "sha256": found.sha256, "identity": found.identity, **({"scores": False} if scoreless else {})}
+
+
+def see_of(store: Store) -> SeeConfig:
+    """The models and image settings of a run, to look with them again."""
+    identity = store.info["identity"]
+    models = {role: _name_of(identity[role]) for role in ("detector", "segmenter") if identity.get(role)}
+    return checked(SeeConfig, {**identity.get("see", {}), **models})
+
+
+def _name_of(model: Mapping[str, Any]) -> str:
+    """The name that a model of a run was asked for with; that of a plugin, which has no checksum, is told with its package."""
+    name = str(model["name"])
+    return name.rpartition(" of ")[0] if model["sha256"] is None else name
 
 
 def learnt_by(config: LabelConfig) -> list[str]:

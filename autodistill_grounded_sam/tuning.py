@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from autodistill_grounded_sam import pipeline
-from autodistill_grounded_sam.config import DecideConfig, LabelConfig, SeeConfig, checked
+from autodistill_grounded_sam.config import DecideConfig, LabelConfig
 from autodistill_grounded_sam.datasets import read_dataset
 from autodistill_grounded_sam.decisions import Decision
 from autodistill_grounded_sam.errors import ConfigError, DatasetError
 from autodistill_grounded_sam.evaluate.matching import Objects, class_key, join, match_names
 from autodistill_grounded_sam.learnt import fit_to_judge
 from autodistill_grounded_sam.ontology import Ontology, sanitize
-from autodistill_grounded_sam.reviews import FILE, HOW_TO_REVIEW, Review, read_reviews
-from autodistill_grounded_sam.run_setup import identity_of
+from autodistill_grounded_sam.reviews import FILE, HOW_TO_REVIEW, Box, Review, read_reviews
+from autodistill_grounded_sam.run_setup import identity_of, see_of
 from autodistill_grounded_sam.store.files import write_whole
 from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.tune.choosing import Fixed, Gain
@@ -184,7 +184,7 @@ class _Work:
         reference = None if truth is None else Path(truth)
         if is_run(source):
             decision = Decision.untrusted(source, ontology, images)
-            looking = (config or LabelConfig()).model_copy(update={"see": _see_of(decision.store)})
+            looking = (config or LabelConfig()).model_copy(update={"see": see_of(decision.store)})
             home = decision.store.run
             work = _Work(
                 decision.store,
@@ -277,9 +277,10 @@ class _Work:
         return said
 
     def _reviewed(self) -> Said:
-        """Accepted labels as objects, and rejected ones, of every image that was not changed since."""
+        """What a person said is there as objects, and rejected labels, of every image that was not changed since."""
         reviews, digests = read_reviews(self.store.run / FILE), self.store.digests()
         names = self.ontology.class_names
+        reviews = [one for one in reviews if one.xyxy is not None]
         usable = [one for one in reviews if digests.get(one.image) == one.digest and one.class_name in names]
         if len(usable) < len(reviews):
             self.notes.append(
@@ -288,12 +289,12 @@ class _Work:
         if not usable:
             raise DatasetError(f"{self.store.run / FILE} holds no review of this run; {HOW_TO_REVIEW}")
         self.notes.append(
-            "by reviews alone: recall is that of the accepted labels, and neither other words nor lower thresholds are tried"
+            "by reviews alone: recall is that of the objects reviewed, and neither other words nor lower thresholds are tried"
         )
         by_image: dict[str, list[Review]] = defaultdict(list)
         for one in usable:
             by_image[one.image].append(one)
-        return {image: (_objects(own, "accepted", names), _objects(own, "rejected", names)) for image, own in by_image.items()}
+        return {image: (_objects(_right(own), names), _objects(_wrong(own), names)) for image, own in by_image.items()}
 
 
 def _look(
@@ -323,30 +324,30 @@ def _named_in(truth: Path) -> Callable[[Sequence[ImageRecord]], Sequence[ImageRe
     return only
 
 
-def _see_of(store: Store) -> SeeConfig:
-    """The models and image settings of a run, to look with them again."""
-    identity = store.info["identity"]
-    models = {role: _name_of(identity[role]) for role in ("detector", "segmenter") if identity.get(role)}
-    return checked(SeeConfig, {**identity.get("see", {}), **models})
-
-
-def _name_of(model: Mapping[str, Any]) -> str:
-    """The name that a model of a run was asked for with; that of a plugin, which has no checksum, is told with its package."""
-    name = str(model["name"])
-    return name.rpartition(" of ")[0] if model["sha256"] is None else name
-
-
 def _without_labels(image: ImageRecord) -> DatasetImage:
     return DatasetImage(
         None, image.id, "train", image.width, image.height, np.zeros(0, np.int32), np.zeros((0, 4), np.float32), None
     )
 
 
-def _objects(reviews: Sequence[Review], verdict: str, names: Sequence[str]) -> Objects:
-    own = [one for one in reviews if one.verdict == verdict]
-    class_id = np.array([names.index(one.class_name) for one in own], np.int32)
-    xyxy = np.array([one.xyxy for one in own], np.float32).reshape(-1, 4)
-    return Objects.of(class_id, xyxy)
+def _right(reviews: Sequence[Review]) -> list[tuple[Box, str]]:
+    return [one.stands for one in reviews if one.stands is not None]
+
+
+def _wrong(reviews: Sequence[Review]) -> list[tuple[Box, str]]:
+    """Labels that should not be: rejected ones, and those that are of another class."""
+    return [
+        (one.xyxy, one.class_name)
+        for one in reviews
+        if one.xyxy is not None and (one.verdict == "rejected" or one.to_class not in ("", one.class_name))
+    ]
+
+
+def _objects(places: Sequence[tuple[Box, str]], names: Sequence[str]) -> Objects:
+    known = [(box, names.index(name)) for box, name in places if name in names]
+    return Objects.of(
+        np.array([class_id for _, class_id in known], np.int32), np.array([box for box, _ in known], np.float32).reshape(-1, 4)
+    )
 
 
 def _sanitized(words: Sequence[str]) -> list[str]:

@@ -58,6 +58,7 @@ class Reason(str, Enum):
     DUPLICATE = "duplicate"  # a better candidate covers the same object
     HERD = "herd"  # one box around many of its kind
     SIZE = "size"  # outside the size limits of its class
+    REJECTED = "rejected"  # by a person, after the chain
 
 
 REASONS: tuple[Reason, ...] = tuple(Reason)
@@ -171,6 +172,7 @@ class Labels:
     negative; `candidate` is the row in `Candidates`; `rle` m codes, or None where the run has no masks.
     `reasons` (n,) uint8 indexes `REASONS`, one for every candidate; `rival` (n,) int32 is the candidate that a duplicate lost to,
     else -1. `trust` (m,) is the probability that each label is right, or None where the run has no calibration (`quality`).
+    What a person drew has score, margin and trust 1, and candidate -1; `confirmed` images were said by one to hold just this.
     """
 
     state: State
@@ -183,6 +185,7 @@ class Labels:
     reasons: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     rival: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
     trust: Float32 | None = None
+    confirmed: bool = False
 
     def __post_init__(self) -> None:
         m = len(self.class_id)

@@ -36,7 +36,7 @@ def build_once(folder: Path, images: int, build: Callable[[], dict[str, Any]]) -
 
 def write_store(run: Path, ontology: Ontology, images: Sequence[ImageRecord], see: Callable[[int], Sighting]) -> int:
     """A finished run in which image k was seen as `see(k)`, and what `label` would have decided with; its candidates."""
-    identity = {"prompts": list(ontology.prompts), "detector": {"name": "made up"}}
+    identity = {"prompts": list(ontology.prompts), "detector": {"name": "made up", "sha256": None}}
     folder, candidates = Folder(images[0].root, images), 0
     with StoreWriter(run, identity, folder, batch_size=PART_IMAGES, part_images=PART_IMAGES, part_seconds=1e9) as store:
         for window, start in enumerate(range(0, len(images), PART_IMAGES)):

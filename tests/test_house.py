@@ -35,6 +35,7 @@ JOINERS = {
     "run_setup",
     "measuring",
     "reporting",
+    "reviewing",
     "trusting",
     "tuning",
     "cli",
@@ -45,11 +46,12 @@ JOINERS = {
     "cli_few_labels",
     "cli_look",
     "cli_output",
+    "cli_review",
     "grounded_sam",
     "testing",
     "__init__",
 }
-NO_TORCH = {"check", "decide", "discover", "export", "quality", "store", "report", "tune"} | GROUND - {"loading"}
+NO_TORCH = {"check", "decide", "discover", "export", "quality", "store", "report", "review", "tune"} | GROUND - {"loading"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BESIDE = [path for room in ("benchmarks", "tests", "tools") for path in sorted((PACKAGE.parent / room).rglob("*.py"))]
 

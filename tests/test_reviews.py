@@ -34,7 +34,7 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
 
 
 def test_what_is_written_after_a_kill_stands_on_its_own_line(tmp_path: Path) -> None:
-    path, other = tmp_path / "reviews.jsonl", replace(ONE, image="b.jpg")
+    path, other = tmp_path / "reviews.jsonl", replace(ONE, image="b.jpg", digest="cd34")
     path.write_bytes((ONE.line() + ONE.line()[:17]).encode()[:-1])  # cut within the two bytes of é
     assert read_reviews(path) == [ONE]
     append_reviews(path, [other])
@@ -61,7 +61,10 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
             ONE.line().replace("[1.0, 2.5, 30.0, 40.0]", "[1, 2]"),
             r"reviews.jsonl:2 is no review .*a line holds image, digest, xyxy",
         ),
-        (ONE.line().replace("accepted", "fine"), r"reviews.jsonl:2: verdict must be accepted or rejected, got 'fine'"),
+        (
+            ONE.line().replace("accepted", "fine"),
+            r"reviews.jsonl:2: verdict must be one of accepted, .*empty, got 'fine'",
+        ),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -73,6 +76,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(
-        DatasetError, match=r"there are no reviews in .*reviews.jsonl: No such file or directory; write a JSON object a line"
+        DatasetError,
+        match=r"there are no reviews in .*reviews.jsonl: No such file or directory; `grounded-sam review RUN`",
     ):
         read_reviews(tmp_path / "reviews.jsonl")

@@ -9,7 +9,7 @@ import torch
 
 from autodistill_grounded_sam.config import LabelConfig, RunConfig, SeeConfig
 from autodistill_grounded_sam.ontology import Ontology
-from autodistill_grounded_sam.run_setup import batch_size_of, identity_of
+from autodistill_grounded_sam.run_setup import _name_of, batch_size_of, identity_of
 from autodistill_grounded_sam.store.identity import describe_changes
 
 MINI = SeeConfig(detector="mini", segmenter="mini")
@@ -42,3 +42,9 @@ def test_a_store_belongs_to_its_guess_of_masks_and_older_stores_to_the_single_on
     assert "mask_guess" not in identity()["see"]  # as in stores written before there was a choice
     assert describe_changes(identity(), identity(mask_guess="best-of-three")) == ["see.mask_guess: None -> 'best-of-three'"]
     assert identity(masks="none", mask_guess="best-of-three") == identity(masks="none")
+
+
+def test_a_name_of_weights_may_hold_of() -> None:
+    weights = {"name": "/data/photos of cells/weights", "sha256": "ab", "identity": {}}
+    plugin = {"name": "my.models:Detector of my-models", "sha256": None}
+    assert [_name_of(model) for model in (weights, plugin)] == ["/data/photos of cells/weights", "my.models:Detector"]

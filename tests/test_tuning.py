@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from autodistill_grounded_sam import cli, pipeline, trusting, tuning
+from autodistill_grounded_sam import cli, pipeline, trusting
 from autodistill_grounded_sam.config import ExportConfig, LabelConfig, RunConfig, SeeConfig
 from autodistill_grounded_sam.errors import ConfigError, DatasetError
 from autodistill_grounded_sam.ontology import Ontology
@@ -135,12 +135,6 @@ def test_the_same_words_of_other_models_are_another_look(home: Path) -> None:
     assert len(list((home / "images_tuning/tune").iterdir())) == 2
 
 
-def test_a_name_of_weights_may_hold_of() -> None:
-    weights = {"name": "/data/photos of cells/weights", "sha256": "ab", "identity": {}}
-    plugin = {"name": "my.models:Detector of my-models", "sha256": None}
-    assert [tuning._name_of(model) for model in (weights, plugin)] == ["/data/photos of cells/weights", "my.models:Detector"]
-
-
 def test_a_run_that_was_decided_with_trust_can_be_tuned_from_another_ontology(home: Path) -> None:
     config = pipeline.last_settings(home / "out")[0]
     trusting.assess(home / "out", home / "truth.json")
@@ -230,7 +224,9 @@ def test_by_reviews_alone(home: Path) -> None:
         for image, labels in list(labelled)[:30]
         for class_id, box, score in zip(labels.class_id.tolist(), labels.xyxy.tolist(), labels.score, strict=True)
     ]  # fmt: skip
-    append_reviews(home / "out/run" / FILE, [*reviews, Review("cam/gone.png", "00", (0, 0, 1, 1), "circle", "accepted", "now")])
+    append_reviews(
+        home / "out/run" / FILE, [*reviews, Review("cam/gone.png", "00", (0, 0, 1, 1), "circle", "accepted", "2026-11-24")]
+    )
     tuned = tune(home / "out")
     assert tuned.choices[0].threshold == pytest.approx(0.7, abs=0.06)
     assert tuned.choices[1].verdict == "kept"
@@ -243,3 +239,25 @@ def test_by_reviews_alone(home: Path) -> None:
     (home / "out/run" / FILE).unlink()
     with pytest.raises(DatasetError, match=re.escape("there are no reviews in") + r".*write a JSON object a line"):
         tune(home / "out")
+
+
+def test_labels_of_another_class_speak_against_the_class_they_had(home: Path) -> None:
+    """A person renamed the circles below 0.7, and found one in every image that has none."""
+    config = pipeline.last_settings(home / "out")[0]
+    pipeline.redecide(home / "out", config.model_copy(update={"box_threshold": 0.2, "text_threshold": 0.2}))
+    ontology, labelled = pipeline.decided_labels(home / "out")
+    circle, other = ontology.class_names[:2]
+    time = "2026-11-24T16:00:00Z"
+    reviews = []
+    for image, labels in list(labelled)[:30]:
+        for class_id, box, score in zip(labels.class_id.tolist(), labels.xyxy.tolist(), labels.score, strict=True):
+            wrong = class_id == 0 and score < 0.7
+            verdict, name = ("corrected", other) if wrong else ("accepted", "")
+            one = Review(image.id, image.digest, tuple(box), ontology.class_names[class_id], verdict, time, to_class=name)
+            reviews.append(one)
+        if 0 not in labels.class_id:
+            reviews.append(Review(image.id, image.digest, (0.0, 0.0, 3.0, 3.0), circle, "added", time))
+    append_reviews(home / "out/run" / FILE, [*reviews, Review(image.id, image.digest, None, "", "complete", time)])
+    assert tune(home / "out").choices[0].threshold == pytest.approx(0.7, abs=0.06)
+    pipeline.redecide(home / "out", config)
+    (home / "out/run" / FILE).unlink()

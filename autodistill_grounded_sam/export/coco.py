@@ -31,10 +31,8 @@ class CocoWriter(FolderWriter):
     def _write_labels(self, image: ImageRecord, labels: Labels, written: Written) -> None:
         split = written.split
         image_id = self._counts[split] + 1
-        append_rows(
-            self._part_file(split, "images"),
-            [{"id": image_id, "file_name": written.file_name, "width": image.width, "height": image.height, "source": image.id}],
-        )
+        row = {"id": image_id, "file_name": written.file_name, "width": image.width, "height": image.height, "source": image.id}
+        append_rows(self._part_file(split, "images"), [{**row, **({"confirmed": True} if labels.confirmed else {})}])
         sizes = areas(labels.rle).tolist() if labels.rle is not None else [None] * len(labels)
         rows = []
         for place, xyxy in enumerate(written.xyxy):

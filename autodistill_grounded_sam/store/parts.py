@@ -82,22 +82,36 @@ def write_part(path: Path, sightings: Sequence[Sighting]) -> None:
     _write(path, table)
 
 
-def read_part(path: Path, prompts: int, images_root: Path) -> Iterator[Sighting]:
-    """The sightings of one part, in the order of its rows; `prompts` is their number in the run."""
-    rows = _Columns(_read(path))
-    for row in range(len(rows)):
+class Part:
+    """The sightings of one part, by the number of their row; `prompts` is their number in the run."""
+
+    def __init__(self, path: Path, prompts: int, images_root: Path) -> None:
+        self._rows = _Columns(_read(path))
+        self._prompts, self._images_root = prompts, images_root
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> Sighting:
+        rows = self._rows
         image_id, file = rows.value("image_id", row), rows.value("file", row)
         image = ImageRecord(
             image_id,
             rows.value("digest", row),
-            images_root,
+            self._images_root,
             rows.value("width", row),
             rows.value("height", row),
             os.fsdecode(file or b""),
         )
         status = Status(rows.value("status", row))
-        candidates = _candidates(rows, row, image, prompts) if status is Status.SEEN else None
-        yield Sighting(image, status, candidates, rows.value("reason", row), rows.value("detail", row), rows.value("dhash", row))
+        candidates = _candidates(rows, row, image, self._prompts) if status is Status.SEEN else None
+        return Sighting(image, status, candidates, rows.value("reason", row), rows.value("detail", row), rows.value("dhash", row))
+
+
+def read_part(path: Path, prompts: int, images_root: Path) -> Iterator[Sighting]:
+    """The sightings of one part, in the order of its rows."""
+    part = Part(path, prompts, images_root)
+    return (part[row] for row in range(len(part)))
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> Iterable[tuple[Any, ...]]:

@@ -89,7 +89,7 @@ class Store:
                 if status == Status.SEEN.value:
                     yield ImageRecord(image_id, digest, root, width, height), dhash
 
-        return self._current(read, lambda row: (row[0].id, row[0].digest))
+        return self.current(read, lambda row: (row[0].id, row[0].digest))
 
     @property
     def images_root(self) -> Path:
@@ -115,7 +115,7 @@ class Store:
         def read(part: PartName) -> Iterator[Sighting]:
             return read_part(self.run / "candidates" / str(part), prompts, root)
 
-        return self._current(read, lambda sighting: (sighting.image.id, sighting.image.digest))
+        return self.current(read, lambda sighting: (sighting.image.id, sighting.image.digest))
 
     def failed(self) -> list[FailedLine]:
         path = self.run / "failed.jsonl"
@@ -132,9 +132,9 @@ class Store:
         def read(part: PartName) -> Iterable[tuple[str, str]]:
             return cast(Iterable[tuple[str, str]], read_columns(self.run / "candidates" / str(part), ("image_id", "digest")))
 
-        return count_rows(self.run / "images.parquet") - sum(1 for _ in self._current(read, lambda row: row))
+        return count_rows(self.run / "images.parquet") - sum(1 for _ in self.current(read, lambda row: row))
 
-    def _current(self, read: Callable[[PartName], Iterable[Row]], known_by: Callable[[Row], tuple[str, str]]) -> Iterator[Row]:
+    def current(self, read: Callable[[PartName], Iterable[Row]], known_by: Callable[[Row], tuple[str, str]]) -> Iterator[Row]:
         """The rows of the folder as it was last listed, in the order of ids; of an image that was looked at twice the newest.
         A row is known by its id and digest.
 

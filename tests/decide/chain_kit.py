@@ -21,7 +21,7 @@ ONTOLOGY = Ontology(
     negatives=("shadow",),
     exclusive=(("car", "truck"),),
 )
-KEPT, NEGATIVE, THRESHOLD, MASK, DUPLICATE, HERD, SIZE = REASONS
+KEPT, NEGATIVE, THRESHOLD, MASK, DUPLICATE, HERD, SIZE, REJECTED = REASONS
 Box = tuple[float, float, float, float]
 
 

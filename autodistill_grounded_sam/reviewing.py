@@ -1,0 +1,152 @@
+"""`review`: a local page over a run, and the merging of decisions that were made elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from autodistill_grounded_sam import plugins
+from autodistill_grounded_sam.config import ExportConfig, SeeConfig
+from autodistill_grounded_sam.decisions import Decision, Tally
+from autodistill_grounded_sam.errors import WrongRunError
+from autodistill_grounded_sam.loading import pick_device
+from autodistill_grounded_sam.pipeline import Progress
+from autodistill_grounded_sam.protocols import Segmenter
+from autodistill_grounded_sam.review.merging import Merged, merge
+from autodistill_grounded_sam.review.queue import Queue, doubts_of
+from autodistill_grounded_sam.review.server import ReviewServer
+from autodistill_grounded_sam.review.session import Material, Session
+from autodistill_grounded_sam.reviews import FILE
+from autodistill_grounded_sam.run_setup import see_of
+from autodistill_grounded_sam.store.files import disk_errors
+from autodistill_grounded_sam.store.lookup import Lookup
+from autodistill_grounded_sam.store.store import Store
+from autodistill_grounded_sam.trusting import QUEUE_FILE
+from autodistill_grounded_sam.types import Candidates, RgbImage, Rle
+
+INDEX_FILE = "review_index.npz"
+
+
+def open_review(
+    run: Path | str,
+    *,
+    images: Path | str | None = None,
+    port: int = 0,
+    device: str = "auto",
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> ReviewServer:
+    """A server of the review page of a run, as it was decided last; `serve_forever` it, and hand its `url` to the person.
+
+    All labels are looked through for the queue, which is kept in `run/review_index.npz` for the next time.
+    """
+    decision = Decision.of(run, None, None, images)
+    decision.require_images()
+    queue = _queue(decision, progress)
+    lookup = Lookup(decision.store, decision.images_root)
+    masks = decision.store.info["identity"].get("segmenter") is not None
+    material = Material(
+        name=str(decision.store.run.parent.absolute().name),
+        lookup=lookup,
+        queue=queue,
+        ontology=decision.ontology,
+        decide=decision.label_one,
+        segment=LazySegmenter(see_of(decision.store), device, offline) if masks else None,
+        file=decision.store.run / FILE,
+        said=decision.reviews,
+        trust=decision.config.trust,
+    )
+    return ReviewServer(Session(material), port)
+
+
+@dataclass
+class LazySegmenter:
+    """The segmenter of a run, loaded when the first box is drawn."""
+
+    see: SeeConfig
+    device: str
+    offline: bool
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, image_rgb: RgbImage, xyxy: tuple[float, float, float, float]) -> Rle | None:
+        box = Candidates(np.array([xyxy], np.float32), np.ones((1, 1), np.float32))
+        with self._one_at_a_time:
+            (found,) = self._segmenter.segment([image_rgb], [box])
+        return None if found.rle is None else found.rle[0]
+
+    @cached_property
+    def _segmenter(self) -> Segmenter:
+        built_in = plugins.find("segmenters", self.see.segmenter).built_in
+        settings = {
+            "device": pick_device(self.device) if built_in else self.device,
+            "offline": self.offline,
+            "precision": self.see.precision,
+            "mask_guess": self.see.mask_guess,
+        }
+        return cast(Segmenter, plugins.load("segmenters", self.see.segmenter, **settings))
+
+
+def merge_reviews(run: Path | str, file: Path | str) -> Merged:
+    """Take the decisions in `file`, lines as of reviews.jsonl, into the reviews of a run, for `decide` and `export` to apply."""
+    store = Store(Path(run))
+    return merge(store.run / FILE, Path(file), {image.digest: (image.width, image.height) for image, _ in store.seen()})
+
+
+def _queue(decision: Decision, progress: Progress | None) -> Queue:
+    """The queue of this decision, as it was kept or made now."""
+    run = decision.store.run
+    doubts = run / QUEUE_FILE
+    of = [decision.key(ExportConfig(), reviews=False), decision.store.info["generations"], decision.store.not_looked_at()]
+    of.append(hashlib.sha256(doubts.read_bytes()).hexdigest() if doubts.exists() else None)
+    key = json.dumps(of)
+    queue = Queue.load(run / INDEX_FILE, key)
+    if queue is None:
+        if progress is not None:
+            progress.message(f"looking through the labels of {len(decision.store.digests())} images, once")
+        queue = _make_queue(decision)
+        with disk_errors(run / INDEX_FILE):
+            queue.save(run / INDEX_FILE, key)
+    return queue
+
+
+def _make_queue(decision: Decision) -> Queue:
+    """All labels of a run by how likely they are wrong: by trust where `quality` wrote its queue, behind these and else by how
+    near they are to the threshold."""
+    images, labels_of, class_ids, boxes, doubts = [], [], [], [], []
+    trust = _trust_of(decision.store.run / QUEUE_FILE)
+    behind = 1 - max(trust.values(), default=0.0)
+    for number, (image, candidates, labels) in enumerate(decision.decided(Tally())):
+        doubt = doubts_of(candidates, labels, decision.ontology, decision.config) * np.float32(behind)
+        count = max(1, len(labels))
+        if len(labels):
+            names = [decision.ontology.class_names[class_id] for class_id in labels.class_id.tolist()]
+            keys = [_key(image.digest, name, box) for name, box in zip(names, labels.xyxy.tolist(), strict=True)]
+            doubt = np.array([1 - trust[key] if key in trust else own for key, own in zip(keys, doubt, strict=True)], np.float32)
+        images.append(np.full(count, number, np.int32))
+        labels_of.append(np.arange(count, dtype=np.int32) if len(labels) else np.full(1, -1, np.int32))
+        class_ids.append(labels.class_id if len(labels) else np.full(1, -1, np.int32))
+        boxes.append(labels.xyxy if len(labels) else np.zeros((1, 4), np.float32))
+        doubts.append(doubt)
+    if not images:
+        raise WrongRunError(f"no image of {decision.store.run} was seen yet: run `label` first")
+    return Queue.of(*(np.concatenate(column) for column in (images, labels_of, class_ids, boxes, doubts)))
+
+
+def _trust_of(path: Path) -> dict[tuple[str, str, tuple[float, ...]], float]:
+    """The trust of labels by their key, as `quality` wrote it."""
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+    return {_key(row["digest"], row["class"], row["xyxy"]): row["trust"] for row in rows}
+
+
+def _key(digest: str, name: str, xyxy: Sequence[float]) -> tuple[str, str, tuple[float, ...]]:
+    return digest, name, tuple(round(edge, 2) for edge in xyxy)

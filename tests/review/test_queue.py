@@ -1,0 +1,68 @@
+"""What comes first, what comes together, and what is kept for the next time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autodistill_grounded_sam.config import DecideConfig
+from autodistill_grounded_sam.ontology import ClassSpec, Ontology
+from autodistill_grounded_sam.review.queue import Queue, doubts_of
+from autodistill_grounded_sam.types import Candidates, Labels, State
+
+ONTOLOGY = Ontology((ClassSpec("a", ("a",)), ClassSpec("b", ("b",), box_threshold=0.6)))
+
+
+def queue(*entries: tuple[int, int, float]) -> Queue:
+    """Of (image, label, doubt)."""
+    image, label, doubt = zip(*entries, strict=True)
+    boxes = np.arange(4 * len(entries), dtype=np.float32).reshape(-1, 4)
+    return Queue.of(
+        np.array(image, np.int32), np.array(label, np.int32), np.zeros(len(entries), np.int32), boxes, np.float32(doubt)
+    )
+
+
+def stops(found: Queue) -> list[tuple[int, list[int]]]:
+    return [(int(found.image[stop]), found.label[found.entries(stop)].tolist()) for stop in range(len(found))]
+
+
+def test_the_most_doubtful_first_and_those_of_an_image_together_where_they_are_alike() -> None:
+    found = queue((0, 0, 0.95), (0, 1, 0.30), (1, 0, 0.97), (2, -1, 0.5), (0, 2, 0.91), (1, 1, 0.96))
+    assert stops(found) == [(1, [0, 1]), (0, [0, 2]), (2, [-1]), (0, [1])]
+
+
+def test_boxes_stay_with_their_labels() -> None:
+    found = queue((0, 0, 0.1), (1, 0, 0.9))
+    assert found.xyxy[found.entries(0)].tolist() == [[4, 5, 6, 7]]
+
+
+def labels(class_id: list[int], score: list[float], margin: list[float]) -> Labels:
+    count = len(class_id)
+    return Labels(
+        State.LABELLED, np.array(class_id, np.int32), np.array(score, np.float32), np.array(margin, np.float32),
+        np.zeros((count, 4), np.float32), np.arange(count, dtype=np.int32),
+    )  # fmt: skip
+
+
+def test_doubt_is_nearness_to_the_threshold_of_the_class_or_to_another_class() -> None:
+    found = doubts_of(Candidates.none(2), labels([0, 0, 1], [0.40, 0.9, 0.9], [0.4, 0.02, 0.8]), ONTOLOGY, DecideConfig())
+    assert found.tolist() == pytest.approx([0.95, 0.98, 0.7])
+
+
+def test_an_image_without_labels_is_as_doubtful_as_its_best_candidate_is_near() -> None:
+    seen = Candidates(np.zeros((2, 4), np.float32), np.array([[0.30, 0.0], [0.0, 0.5]], np.float32))
+    assert doubts_of(seen, Labels.nothing(), ONTOLOGY, DecideConfig()).tolist() == pytest.approx([0.95])
+    assert doubts_of(Candidates.none(2), Labels.nothing(), ONTOLOGY, DecideConfig()).tolist() == [0]
+
+
+def test_it_is_kept_and_only_that_of_the_same_key_comes_back(tmp_path: Path) -> None:
+    path, found = tmp_path / "index.npz", queue((0, 0, 0.9), (1, -1, 0.4))
+    assert Queue.load(path, "this") is None
+    found.save(path, "this")
+    again = Queue.load(path, "this")
+    assert again is not None and stops(again) == stops(found)
+    assert Queue.load(path, "that") is None
+    path.write_bytes(path.read_bytes()[:-40])
+    assert Queue.load(path, "this") is None
