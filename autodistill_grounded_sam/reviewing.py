@@ -18,6 +18,7 @@ from autodistill_grounded_sam.config import ExportConfig, SeeConfig
 from autodistill_grounded_sam.decisions import Decision, Tally
 from autodistill_grounded_sam.errors import WrongRunError
 from autodistill_grounded_sam.loading import pick_device
+from autodistill_grounded_sam.masks import areas
 from autodistill_grounded_sam.pipeline import Progress
 from autodistill_grounded_sam.protocols import Segmenter
 from autodistill_grounded_sam.review.merging import Merged, merge
@@ -80,7 +81,7 @@ class LazySegmenter:
         box = Candidates(np.array([xyxy], np.float32), np.ones((1, 1), np.float32))
         with self._one_at_a_time:
             (found,) = self._segmenter.segment([image_rgb], [box])
-        return None if found.rle is None else found.rle[0]
+        return found.rle[0] if found.rle and areas(found.rle)[0] else None
 
     @cached_property
     def _segmenter(self) -> Segmenter:

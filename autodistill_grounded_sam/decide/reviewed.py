@@ -123,8 +123,8 @@ def _mask_of(review: Review, own: Rle | None, box: Float32, size_wh: tuple[int, 
                 f"a reviewed mask of {review.image!r} is of {review.mask['size']} (height, width), its image {[height, width]}: "
                 "take its line out of reviews.jsonl"
             )
-        read_runs([review.mask])  # a damaged code is told here, not shown as whatever was in memory
-        return review.mask
+        if len(read_runs([review.mask]).mask):  # which also tells of a damaged code, and an empty mask is no object's
+            return review.mask
     if own is not None:
         return own
     mask = np.zeros((height, width), np.bool_)

@@ -149,11 +149,12 @@ class Session:
         with self._lock:
             if not self._steps:
                 return {"stop": None, **self._progress()}
-            step, now = self._steps.pop(), self._now()
+            step, now = self._steps[-1], self._now()
             record = self._run.lookup[step.image].image
             gone = [Review(record.id, *key, "withdrawn", now) for key, before in step.before.items() if before is None]
             back = [replace(before, time=now) for before in step.before.values() if before is not None]
             self._append(record.digest, [*gone, *back])
+            self._steps.pop()
         return {**self.stop(step.stop), "image": self.image(step.image), **self._progress()}
 
     def mask(self, number: int, xyxy: Sequence[float], class_name: str) -> dict[str, Any]:

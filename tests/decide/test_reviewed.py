@@ -144,6 +144,11 @@ def test_a_mask_of_another_image_or_a_damaged_one(mask: dict[str, object], messa
         after(labels(), said("added", A, mask=mask))
 
 
+def test_an_empty_mask_is_none() -> None:
+    found = after(labels(), said("added", A, mask=encode_mask(np.zeros((SIZE[1], SIZE[0]), bool))))
+    assert found.rle is not None and decode_mask(found.rle[0]).sum() == 400
+
+
 def test_boxes_are_cut_to_the_image() -> None:
     found = after(labels(), replace(said("added", (90.0, -5.0, 130.0, 20.0))))
     assert found.xyxy.tolist() == [[90, 0, 100, 20]]
