@@ -38,8 +38,8 @@ REQUIRED = [
 ]
 EXTRAS = {
     "yolo": ["ultralytics>=8.3", "matplotlib>=3.5"],  # AGPL-3.0: it stays a choice of the user's
-    # groundingdino-py pins supervision==0.6.0 and cannot live beside a current one; rf-groundingdino is the same module, kept up.
     "onnx": ["onnx>=1.14", "onnxruntime>=1.16"],  # students as one file: opset 17
+    # groundingdino-py pins supervision==0.6.0 and cannot live beside a current one; rf-groundingdino is the same module, kept up.
     "original": ["segment-anything>=1.0", "segment-anything-hq>=0.3", "rf-groundingdino>=0.3"],
     "omdet": ["timm>=1.0"],  # the image encoder of OmDet-Turbo's published weights is timm's
     "ray": ["ray[data]>=2.40"],

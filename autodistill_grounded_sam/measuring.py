@@ -44,6 +44,7 @@ _OF_EXTRAS = {
     "ultralytics": "yolo",
     "matplotlib": "yolo",
     "segment-anything": "original",
+    "segment-anything-hq": "original",
     "rf-groundingdino": "original",
     "timm": "omdet",
     "onnx": "onnx",
@@ -51,6 +52,7 @@ _OF_EXTRAS = {
     "ray": "ray",
     "universal_pathlib": "cloud",
     "gradio": "app",
+    "playwright": "browser",
 }
 
 
