@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from autodistill_grounded_sam import plugins
+from autodistill_grounded_sam.engine.ensemble import detector_of, segmenter_of
 from autodistill_grounded_sam.errors import ConfigError, PluginError
 from autodistill_grounded_sam.evaluate.seginw import (
     DATASETS,
@@ -55,9 +56,10 @@ class SegInWModels:
             if progress is not None:
                 progress.message(f"loading {self.detector} and {self.segmenter}")
             settings: dict[str, Any] = {"device": pick_device(self._device), "offline": self._offline}
+            detectors, segmenters = plugins.members("detectors", self.detector), plugins.members("segmenters", self.segmenter)
             self._loaded = (
-                plugins.load("detectors", self.detector, floor=0.0, **settings),
-                plugins.load("segmenters", self.segmenter, clip_boxes=False, **settings),
+                detector_of(detectors, lambda name, floor: plugins.load("detectors", name, floor=floor, **settings), 0.0, ()),
+                segmenter_of(segmenters, lambda name: plugins.load("segmenters", name, clip_boxes=False, **settings)),
             )
         return self._loaded
 

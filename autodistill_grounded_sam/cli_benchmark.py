@@ -21,7 +21,7 @@ def _benchmarks() -> None:
 @benchmark.command()
 def seginw(
     root: Annotated[Path, typer.Option("--root", help="The unpacked benchmark: <root>/<dataset>/valid/...")],
-    detector: Annotated[Optional[str], typer.Option("--detector", help="mini, a hub id, a path, or a plugin's.")] = None,  # noqa: UP045
+    detector: Annotated[Optional[str], typer.Option("--detector", help="mini, a hub id, a path, a plugin's, A+B fused.")] = None,  # noqa: UP045
     segmenter: Annotated[Optional[str], typer.Option("--segmenter", help="As --detector.")] = None,  # noqa: UP045
     prompts: Annotated[
         Optional[list[str]],  # noqa: UP045

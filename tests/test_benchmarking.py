@@ -126,6 +126,16 @@ def test_any_detector_and_segmenter_is_ranked_the_same_way(tree: Path, tmp_path:
         assert row.figures[name].box["AP"] == pytest.approx(expected["bbox"], abs=1e-6)
 
 
+def test_an_ensemble_is_a_detector_too(tree: Path, tmp_path: Path) -> None:
+    """Two that see the same are fused to that: to one box for each that both see, with the scores of both."""
+    alone, twice = SegInWModels(*FAKE), SegInWModels(f"{FAKE[0]}@0.35+{FAKE[0]}@0.35", FAKE[1])
+    name = next(iter(NAMES))
+    (one,) = run_seginw(tree, tmp_path, alone, datasets=(name,))
+    (two,) = run_seginw(tree, tmp_path, twice, datasets=(name,))
+    assert twice.identity != alone.identity
+    assert two.figures[name].mask["AP"] == pytest.approx(one.figures[name].mask["AP"], abs=0.02)
+
+
 class Killed(Exception):
     pass
 

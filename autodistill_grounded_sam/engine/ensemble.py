@@ -38,6 +38,12 @@ def detector_of(
     return FusedDetector(members, [given or own for (_, given), own in zip(names, usual, strict=True)], views)
 
 
+def segmenter_of(names: Sequence[tuple[str, float | None]], load: Callable[[str], Segmenter]) -> Segmenter:
+    """The segmenter that these names (`plugins.members`) stand for."""
+    members = [load(name) for name, _ in names]
+    return members[0] if len(members) == 1 else VotingSegmenter(members)
+
+
 class FusedDetector:
     """A detector that asks each of `members` about the image, and about each of its `views`.
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import SeeConfig, checked
-from autodistill_grounded_sam.engine.ensemble import VotingSegmenter, detector_of
+from autodistill_grounded_sam.engine.ensemble import detector_of, segmenter_of
 from autodistill_grounded_sam.engine.memory import Ask, OutOfMemoryError, Pieces
 from autodistill_grounded_sam.engine.tiles import TiledDetector, TiledSegmenter
 from autodistill_grounded_sam.errors import ImageReadError, PluginError
@@ -79,11 +79,11 @@ class SeeWorker:
             return cast(Detector, plugins.load("detectors", name, **settings, floor=floor))
 
         self._detector = detector_of(detectors, load, self._see.floor, self._see.views)
-        masks = [
-            cast(Segmenter, plugins.load("segmenters", name, **general, mask_guess=self._see.mask_guess))
-            for name, _ in segmenters
-        ]
-        self._segmenter: Segmenter | None = masks[0] if len(masks) == 1 else VotingSegmenter(masks) if masks else None
+
+        def load_segmenter(name: str) -> Segmenter:
+            return cast(Segmenter, plugins.load("segmenters", name, **general, mask_guess=self._see.mask_guess))
+
+        self._segmenter = segmenter_of(segmenters, load_segmenter) if segmenters else None
         if self._see.tiles != "none":
             tiled = TiledDetector(self._detector, self._segmenter, self._see.tile_px, self._see.tiles)
             self._detector = tiled
