@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--ontology", default="painted_shapes")
     parser.add_argument("--larger-than", type=int, default=0, help="leave out photographs whose longer side is at most this")
     parser.add_argument("--small-px", type=float, default=32, help="shorter side below which an object is small")
+    parser.add_argument("--max-candidates", type=int, default=100, help="kept of an image, as SeeConfig has it")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     args = parser.parse_args()
     import torch
@@ -73,7 +74,8 @@ def measured(args: argparse.Namespace, images: Path, truth_file: Path, out: Path
         "all, boxes only": {"tiles": "all", "masks": "none"},
     }.items():
         config = LabelConfig(
-            see=SeeConfig(detector=args.detector, segmenter="mini", **see), run=RunConfig(device="cpu", offline=True)
+            see=SeeConfig(detector=args.detector, segmenter="mini", max_candidates=args.max_candidates, **see),
+            run=RunConfig(device="cpu", offline=True),
         )
         seen = pipeline.see(images, words, out / name, config, only=lambda found: [image for image in found if image.id in truth])
         pipeline.redecide(seen.run, config.decide, words)
