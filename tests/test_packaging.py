@@ -71,6 +71,9 @@ def test_mini_weights_are_small() -> None:
     assert (PACKAGE / "mini" / "recipe.json").is_file()
 
 
+BROUGHT_BY = {"groundingdino": "rf-groundingdino"}  # of an extra, where it is not installed and of another name
+
+
 def test_everything_that_is_imported_is_declared() -> None:
     declared = {Requirement(line).name.lower().replace("_", "-") for line in requires("autodistill-grounded-sam") or ()}
     owners = packages_distributions()
@@ -81,7 +84,9 @@ def test_everything_that_is_imported_is_declared() -> None:
             for top in {name.partition(".")[0] for name in names} - {"autodistill_grounded_sam", "__future__", ""}:
                 if top in sys.stdlib_module_names:
                     continue
-                found = {owner.lower().replace("_", "-") for owner in owners.get(top, [top])}  # ray need not be installed
+                found = {
+                    owner.lower().replace("_", "-") for owner in owners.get(top, [BROUGHT_BY.get(top, top)])
+                }  # ray need not be installed
                 assert found & declared, f"{path.name} imports {top} ({found or 'not installed'}), undeclared in setup.py"
 
 
