@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from autodistill_grounded_sam.detect.grounding_dino import GroundingDino, load_words
+from autodistill_grounded_sam.detect.grounding_dino import GroundingDino, Loaded, beside_official
 from autodistill_grounded_sam.detect.official import official_config, read_official
 from autodistill_grounded_sam.errors import MissingExtraError, WeightsError
 from autodistill_grounded_sam.plugins import ORIGINAL
@@ -46,7 +46,7 @@ class AuthorsGroundingDino(GroundingDino):
         if found.kind != "official":
             raise WeightsError(f"{name}: the authors' package reads their .pth files, and {found.path} is a transformers folder")
         module = build(found.path, config)  # a missing package is told before anything is fetched
-        super().__init__(name, fast=False, loaded=load_words(module, tokenizer, offline), **settings)
+        super().__init__(name, fast=False, loaded=Loaded(module, *beside_official(tokenizer, offline)), **settings)
 
 
 def build(path: Path, config: Mapping[str, Any] | None = None) -> Any:

@@ -354,14 +354,15 @@ def enough_cells(config: Any, width: int, height: int) -> tuple[int, int]:
 def _load_official(weights: FoundWeights, config: Mapping[str, Any] | None, tokenizer: str, offline: bool) -> Loaded:
     from autodistill_grounded_sam.detect.official import load_official
 
-    return load_words(load_official(weights.path, config), tokenizer, offline)
+    beside = beside_official(tokenizer, offline)  # a missing tokenizer is told before a large file is read
+    return Loaded(load_official(weights.path, config), *beside)
 
 
-def load_words(model: Any, tokenizer: str, offline: bool) -> Loaded:
-    """A model of an official file with its tokenizer and the authors' own image settings, which such a file does not hold."""
+def beside_official(tokenizer: str, offline: bool) -> tuple[Any, Inputs]:
+    """What an official file does not hold: the tokenizer, and the authors' own image settings."""
     words = _tokenizer(find_weights(tokenizer, "tokenizer", offline=offline).path)
     imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    return Loaded(model, words, Inputs(*OFFICIAL_SIZES_PX, None, *imagenet))
+    return words, Inputs(*OFFICIAL_SIZES_PX, None, *imagenet)
 
 
 def _load_transformers(weights: FoundWeights) -> Loaded:
