@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.real_table import page
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -37,3 +39,12 @@ def test_the_quick_form_runs_and_goes_on_where_it_was(shared: Path, tmp_path: Pa
     assert run("--out", str(tmp_path / "page.md")) == first
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert (tmp_path / "page.md").read_text() == first.rstrip("\n") + "\n"
+
+
+def test_the_page_of_a_cell_without_students() -> None:
+    """The labels are told, the column of the student on the N is empty, and there is no row of students."""
+    figure = {"AP50": 0.5, "AP": 0.25, "between": {"AP50": [0.4, 0.6]}, "precision": 0.75, "recall": float("nan")}
+    cell = {"set": "bccd", "shots": 20, "seed": 1, "mini": figure, "adapted": figure, "tuned": figure, "students": {}}
+    shown = "0.500 (0.40–0.60)"
+    (row,) = [line for line in page([cell]).splitlines() if line.startswith("| bccd")]
+    assert row == f"| bccd | 20 | 1 | {shown} | {shown} | **{shown}** | 0.250 |  | 0.75 / - | 0.75 / - |"
