@@ -66,6 +66,6 @@ def _show_merged(merged: Any, as_object: bool) -> None:
     for fault in merged.faults:
         cli_output.tell(f"left out: {fault}")
     cli_output.tell(
-        f"{merged.added} decisions taken in; {merged.known} were known, {merged.elsewhere} are of images that this run does not "
-        f"hold, {len(merged.faults)} lines could not be used"
+        f"decisions taken in: {merged.added}; known already: {merged.known}; of images that this run does not hold: "
+        f"{merged.elsewhere}; lines left out: {len(merged.faults)}"
     )

@@ -149,7 +149,8 @@ def parse_review(line: str, where: str) -> Review:
         mask = _mask(row["mask"]) if row.get("mask") else None
         _when(time)
     except (ValueError, TypeError, KeyError) as error:
-        raise DatasetError(f"{where} is no review ({error!r}); a line holds {', '.join(_KEYS)}") from error
+        wrong = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DatasetError(f"{where} is no review: {wrong}; a line holds {', '.join(_KEYS)}") from error
     if verdict not in get_args(Verdict):
         raise DatasetError(f"{where}: verdict must be one of {', '.join(get_args(Verdict))}, got {verdict!r}")
     if verdict != "withdrawn" and whole != (verdict in OF_IMAGES):
@@ -164,10 +165,10 @@ def _whole_lines(path: Path) -> bytes:
 
 
 def _box(value: Any) -> Box:
-    x1, y1, x2, y2 = (float(number) for number in value)
-    if not (all(map(math.isfinite, (x1, y1, x2, y2))) and x1 <= x2 and y1 <= y2):
+    corners = [float(number) for number in value] if isinstance(value, list) else []
+    if len(corners) != 4 or not all(map(math.isfinite, corners)) or corners[0] > corners[2] or corners[1] > corners[3]:
         raise ValueError(f"a box is x1, y1, x2, y2 in pixels, got {value}")
-    return x1, y1, x2, y2
+    return corners[0], corners[1], corners[2], corners[3]
 
 
 def _when(time: str) -> datetime:

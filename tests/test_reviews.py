@@ -56,10 +56,11 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("nonsense", r"reviews.jsonl:2 is no review"),
+        ("nonsense", r"reviews.jsonl:2 is no review: Expecting value"),
+        ('{"image": "x"}', r"reviews.jsonl:2 is no review: it lacks 'xyxy'; a line holds image, digest, xyxy"),
         (
             ONE.line().replace("[1.0, 2.5, 30.0, 40.0]", "[1, 2]"),
-            r"reviews.jsonl:2 is no review .*a line holds image, digest, xyxy",
+            r"reviews.jsonl:2 is no review: a box is x1, y1, x2, y2 in pixels, got \[1, 2\]; a line holds image, digest, xyxy",
         ),
         (
             ONE.line().replace("accepted", "fine"),

@@ -22,7 +22,21 @@ WORKSPACE = "shop"
 KEY = "sEcReTkEy0123456789"
 
 
-class FakeRoboflow:
+class LocalServer:
+    """Answers on a free port of this machine until `stop`."""
+
+    def serve(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class FakeRoboflow(LocalServer):
     """`failures[kind]` is worked off call by call: a status, "drop" (cut the connection), "slow", or None (works)."""
 
     def __init__(self, key: str, projects: tuple[str, ...] = ("cups",)) -> None:
@@ -34,14 +48,7 @@ class FakeRoboflow:
         self.calls: Counter[str] = Counter()
         self.delay = 0.0
         self.lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": self}))
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.serve(type("Handler", (_Handler,), {"fake": self}))
 
     def project_info(self, slug: str) -> dict[str, Any]:
         blank: dict[str, Any] = {"classes": {}, "colors": {}, "created": 1.0, "updated": 1.0, "images": len(self.images)}
@@ -170,7 +177,7 @@ def roboflow_server(tmp_path: Path) -> Iterator[FakeRoboflow]:
     server.stop()
 
 
-class FakeHub:
+class FakeHub(LocalServer):
     """The Hugging Face Hub's endpoints for one dataset repository: create, preupload, LFS batch and PUT, commit, tree."""
 
     def __init__(self) -> None:
@@ -181,14 +188,7 @@ class FakeHub:
         self.sent: list[str] = []  # sha256 of every PUT
         self.failures: list[int] = []  # statuses for the next PUTs
         self.lose = ""  # a path that a commit forgets
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_HubHandler,), {"hub": self}))
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.serve(type("Handler", (_HubHandler,), {"hub": self}))
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         if method == "PUT" and path.startswith("/blob/"):
