@@ -17,7 +17,7 @@ def page(told: Sequence[Mapping[str, Any]]) -> str:
     students = [
         "| set | N | seed | (a) N only | (b) and auto-labels | (c) trusted ones | (d) people's labels | better of b, c, of d |",
         "|---|---|---|---|---|---|---|---|",
-        *(_student(cell) for cell in rows if cell["students"]),
+        *(_student(cell) for cell in rows if len(cell["students"]) == 4),
     ]
     return "\n".join([*teachers, "", *students, ""])
 
@@ -25,7 +25,7 @@ def page(told: Sequence[Mapping[str, Any]]) -> str:
 def _teacher(cell: Mapping[str, Any]) -> str:
     tuned, before = cell["tuned"], cell["adapted"]
     figures = [_figure(cell["mini"]), _figure(before), f"**{_figure(tuned)}**", f"{tuned['AP']:.3f}"]
-    figures.append(_figure(cell["students"]["a"]["pool"]) if cell["students"] else "")
+    figures.append(_figure(cell["students"]["a"]["pool"]) if "a" in cell["students"] else "")
     figures += [f"{_number(one['precision'])} / {_number(one['recall'])}" for one in (before, tuned)]
     return f"| {cell['set']} | {cell['shots']} | {cell['seed']} | " + " | ".join(figures) + " |"
 
