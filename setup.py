@@ -45,6 +45,7 @@ EXTRAS = {
     "ray": ["ray[data]>=2.40"],
     "cloud": ["universal_pathlib>=0.2"],  # images by URL; s3:// needs s3fs beside it, gs:// gcsfs, and so on
     "app": ["gradio>=5"],
+    "docs": ["nbformat>=5", "nbclient>=0.10", "ipykernel>=6"],  # the stories, made and executed by `python -m tools.notebooks`
     "browser": ["playwright>=1.45"],  # for the tests that drive Chromium
     "dev": [
         "build>=1.2", "hypothesis>=6.100", "mypy>=1.11", "onnx>=1.14", "onnxruntime>=1.16", "pre-commit>=3.7", "pytest>=8.2",
