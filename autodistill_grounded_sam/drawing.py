@@ -71,11 +71,19 @@ def contact_sheet(pictures: Sequence[RgbImage], columns: int = 4, cell_width_px:
     return np.asarray(sheet)
 
 
-def dataset_sheet(dataset: Path, count: int = 12, columns: int = 4, cell_width_px: int = 480) -> RgbImage:
-    """A sheet of the first `count` images that are beside the labels of a dataset (its folder, yaml or json), labels drawn."""
+def dataset_sheet(
+    dataset: Path, count: int = 12, columns: int = 4, cell_width_px: int = 480, images: Path | None = None
+) -> RgbImage:
+    """A sheet of the first `count` images of a dataset (its folder, yaml or json) with their labels.
+
+    `images` is the folder of the images where they are not beside the labels; those that are not there are passed over.
+    """
     names = dataset_class_names(dataset)
-    rows = islice(((row, row.path) for row in read_dataset(dataset) if row.path is not None), count)
-    pictures = [draw_labels(read_image(path), row.xyxy, row.class_id, names, row.rle, row.score) for row, path in rows]
+    places = ((row, row.path if images is None else images / row.name) for row in read_dataset(dataset))
+    there = ((row, path) for row, path in places if path is not None and path.is_file())
+    pictures = [
+        draw_labels(read_image(path), row.xyxy, row.class_id, names, row.rle, row.score) for row, path in islice(there, count)
+    ]
     return contact_sheet(pictures, columns, cell_width_px)
 
 

@@ -29,14 +29,15 @@ scenes = PainterSettings(objects=(2, 5), size=(0.14, 0.4), pairs=pairs, backgrou
 by_hand = paint_dataset(here / "labelled", LABELLED, scenes, seed=500, class_names=names)  # COCO, as labelling tools write it
 truth = paint_dataset(here / "others", OTHERS, scenes, seed=900, class_names=names)
 
-Image.fromarray(dataset_sheet(here / "labelled/truth.json", 3, columns=3, cell_width_px=320))
+images = here / "labelled/images"
+Image.fromarray(dataset_sheet(by_hand, 3, columns=3, cell_width_px=320, images=images)).save(here / "by_hand.jpg")
+Image.open(here / "by_hand.jpg")
 
 # %% [markdown]
 # Above: three of the twenty, as a person labelled them. Label *every* object of an image: what has no label is learnt as not
 # there.
 
 # %%
-images = here / "labelled/images"
 ontology = {"sprocket": "sprocket", "widget": "widget", "gadget": "gadget"}  # words to ask for -> classes
 
 adapted = adapt_weights(images, by_hand, ontology, here / "weights", detector="mini", steps=STEPS)

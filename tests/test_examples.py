@@ -103,7 +103,7 @@ def test_video_to_dataset(run: Run) -> None:
 def test_your_own_plugin(run: Run) -> None:
     said = run("your_own_plugin", SCENES=4)
     assert "SpotDetector keeps the contract" in said and "HastyDetector does not: detect must return one Candidates" in said
-    assert re.search(r"[1-9]\d* labels: {'warm': ", said)
+    assert re.search(r"[1-9]\d* labels: {'cold': ", said)
 
 
 @pytest.mark.slow
