@@ -21,7 +21,7 @@ from autodistill_grounded_sam.config import RunConfig, SeeConfig
 from autodistill_grounded_sam.drawing import dataset_sheet
 from autodistill_grounded_sam.testing import paint_folder
 
-SCENES = 24
+SCENES = 16
 here = Path("ray_cluster")
 
 paint_folder(here / "images", SCENES, seed=9_000)
