@@ -73,8 +73,9 @@ tuned = tune(here / "first", truth, words={"ball": ["red circle", "purple moon"]
 print((here / "tuned.yaml").read_text().partition("classes:\n")[2])
 
 # %% [markdown]
-# Above are the classes of the new ontology, which carries the evidence as comments. New words were chosen, so the models look
-# once more:
+# Above are the classes of the new ontology, which carries the evidence as comments. The ball has its right colour, the box a
+# threshold that finds it. For the badge another threshold looked better, but so few objects do not prove it: it stays as it was,
+# and the comment says about how many labelled images more would tell. New words were chosen, so the models look once more:
 
 # %%
 label(here / "images", str(tuned.out), here / "second", LabelConfig(see=models, decide=tuned.decide))
