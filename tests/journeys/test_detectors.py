@@ -18,6 +18,7 @@ from autodistill_grounded_sam.reviewing import open_review
 from autodistill_grounded_sam.store.store import Store
 from autodistill_grounded_sam.testing import paint_folder
 from tests.detect.tiny_models import BUILDERS
+from tests.peers import peer
 
 ONTOLOGY = '{"red cat": "cat", "dog": "dog"}'
 NO_MASKS = ("--masks", "none", "--format", "yolo", "--device", "cpu", "--offline", "--json")
@@ -146,7 +147,7 @@ def test_example_images_beside_words_through_the_whole_line(say: Any, tmp_path: 
 @pytest.mark.shared
 @pytest.mark.slow
 def test_the_authors_own_packages_through_the_whole_line(say: Any, tmp_path: Path, shared: Path, monkeypatch: Any) -> None:
-    pytest.importorskip("groundingdino", reason="needs the authors' package: pip install 'autodistill-grounded-sam[original]'")
+    peer("groundingdino")
     import shutil
 
     from tests.detect.test_official import HEADS
