@@ -40,9 +40,9 @@ $(PEERS_STAMP): $(STAMP) Makefile
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > $(PEERS)/ours.pth
 	mv $(PEERS)/ours.pth "$$($(PEERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
 	$(PEERS)/bin/python -m pip install --quiet \
-		datasets datumaro fiftyone hydra-core iopath label-studio-sdk labelme 'moto[server]' s3fs timm webdataset
+		datasets datumaro fiftyone hydra-core iopath label-studio-sdk labelme 'moto[server]' rf-groundingdino s3fs timm webdataset
 	SAM2_BUILD_CUDA=0 $(PEERS)/bin/python -m pip install --quiet --no-deps --no-build-isolation \
-		rf-groundingdino sam2 segment-anything-hq
+		sam2 segment-anything-hq
 	touch $(PEERS_STAMP)
 
 peers: $(PEERS_STAMP)
