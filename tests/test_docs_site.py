@@ -55,6 +55,22 @@ def test_the_command_line_page_is_that_of_the_commands() -> None:
     assert cli_page.PAGE.read_text(encoding="utf-8") == cli_page.page(), "run: python -m tools.cli_page"
 
 
+@pytest.mark.parametrize("name", ["index.md", "concepts.md", "reference/ontology.md"])
+def test_code_is_that_of_the_readme_whose_test_runs_it(name: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:bash|python|yaml)\n(.*?)^```$", (DOCS / name).read_text(encoding="utf-8"), re.M | re.S)
+    assert blocks
+    for line in "".join(blocks).splitlines():
+        assert line in readme.splitlines(), f"{name}: {line!r} is run by no test"
+
+
+def test_the_settings_of_the_page_are_taken() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (DOCS / "reference" / "settings.md").read_text(encoding="utf-8"), re.M | re.S)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert scope["config"].decide.box_threshold == 0.3
+
+
 def test_nothing_is_loaded_from_elsewhere() -> None:
     assert SITE["theme"]["font"] is False
     assert SITE["strict"] is True

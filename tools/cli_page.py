@@ -15,7 +15,7 @@ from autodistill_grounded_sam.cli import app
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 HEAD = """# Command line
 
-What `grounded-sam COMMAND --help` says, of every command. This page is written by `python -m tools.cli_page`, and a test fails when
+What `grounded-sam COMMAND --help` says, of every command. This page is written by `python -m tools.cli_page`; a test fails when
 it is older than the commands.
 
 `--json` prints one object for programs on stdout. Exit codes: 0 all images were read, 3 some were set aside (`run/failed.jsonl`
