@@ -36,8 +36,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 # The docs site, in site/: it opens from disk. A broken link or anchor, or a page that the nav forgot, ends the build.
+# (Not --quiet: the warnings that --strict counts would be silenced with the rest.)
 docs: $(VENV)/.docs-installed
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/.docs-installed: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
