@@ -75,7 +75,7 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
     assert SITE["theme"]["font"] is False
     assert SITE["strict"] is True
     assert "analytics" not in SITE["extra"]
-    assert all((DOCS / name).is_file() for name in [*SITE["extra_css"], *SITE["extra"]["polyfills"]])
+    assert all((DOCS / name).is_file() for name in [*SITE["extra_css"], *SITE["extra_javascript"], *SITE["extra"]["polyfills"]])
     for file in [path for path in (DOCS / "assets").iterdir() if path.suffix in {".css", ".svg", ".js"}]:
         text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text.replace('"file:"', ""), file.name
