@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: setup demo test quick peers lint mini clean
+.PHONY: setup demo test quick peers lint docs mini clean
 
 setup: $(STAMP)
 
@@ -54,10 +54,19 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The docs site, in site/: it opens from disk. A broken link or anchor, or a page that the nav forgot, ends the build.
+# (Not --quiet: the warnings that --strict counts would be silenced with the rest.)
+docs: $(VENV)/.docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs-installed: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 # Trains the shipped mini weights again, from painting the scenes to the measured folders: two and a half hours of two cores.
 # A leg that is done is kept in .cache/mini and not done again, so it may be broken off.
 mini: $(STAMP)
 	$(BIN)/python -m tools.mini.train --out autodistill_grounded_sam/mini
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo_out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) demo_out site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
