@@ -45,12 +45,12 @@ def opened(browser: Any, url: str, **settings: Any) -> Iterator[Any]:
     own = url if url.startswith("file:") else re.match("https?://[^/]*/", url)[0]  # type: ignore[index]
     page.on("console", lambda message: told.append(message.text))
     page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("dialog", lambda dialog: told.append(f"a dialog opened: {dialog.message}"))
+    page.on("dialog", lambda dialog: (told.append(f"a dialog opened: {dialog.type} {dialog.message}"), dialog.accept()))
     page.on("request", lambda request: request.url.startswith((own, "data:", "blob:")) or told.append(request.url))
     try:
         page.goto(url)
         yield page
-        assert told == []
+        assert not told, told
     finally:
         context.close()
 
@@ -61,10 +61,10 @@ def shot(page: Any, name: str, **settings: Any) -> None:
     page.screenshot(path=SHOTS / f"{name}.png", **settings)
 
 
-def grave_faults(page: Any) -> list[str]:
-    """What axe-core finds in the page as it is now that keeps people out: rule, what is wrong, and where."""
+def grave_faults(page: Any, within: str | None = None) -> list[str]:
+    """What axe-core finds in the page as it is now, or `within` an element, that keeps people out: rule, fault, and where."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra [browser]").Axe()
-    found = axe.run(page).response["violations"]
+    found = axe.run(page, context=within).response["violations"]
     return [
         f"{fault['id']}: {fault['help']}: {node['target']}"
         for fault in found
