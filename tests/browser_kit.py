@@ -33,17 +33,17 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, url: str, **settings: Any) -> Iterator[Any]:
+def opened(browser: Any, url: str, *, may_say: str = "\0", **settings: Any) -> Iterator[Any]:
     """The page at `url` in a browser of its own, a desktop's unless `settings` say otherwise.
 
-    On leaving, an error of its script, a word on its console, a dialog that it opened or a request to anywhere but its own place
-    fails the test.
+    On leaving, an error of its script, a word on its console but what `may_say` is in, a dialog that it opened or a request to
+    anywhere but its own place fails the test.
     """
     context = browser.new_context(**{**DESKTOP, **settings})
     context.set_default_timeout(20_000)
     page, told = context.new_page(), list[str]()
     own = url if url.startswith("file:") else re.match("https?://[^/]*/", url)[0]  # type: ignore[index]
-    page.on("console", lambda message: told.append(message.text))
+    page.on("console", lambda message: may_say in message.text or told.append(message.text))
     page.on("pageerror", lambda error: told.append(str(error)))
     page.on("dialog", lambda dialog: (told.append(f"a dialog opened: {dialog.type} {dialog.message}"), dialog.accept()))
     page.on("request", lambda request: request.url.startswith((own, "data:", "blob:")) or told.append(request.url))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ import pytest
 
 from autodistill_grounded_sam.painting import FRESH_SETTINGS, PainterSettings, paint_dataset
 from autodistill_grounded_sam.reviews import read_reviews
+from tests.browser_kit import PHONE, grave_faults, opened, shot
 from tests.review.review_kit import CONFIG, answer_of, dataset_of, label_folder, page_of, redecided
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 TOOL = [sys.executable, "-m", "autodistill_grounded_sam.cli"]
 MINI = ("--detector", "mini", "--segmenter", "mini", "--device", "cpu", "--offline")
 NAMES, CLASSES = ["red circle", "blue square", "green star"], ["ball", "box", "badge"]
@@ -29,37 +28,18 @@ SETTINGS = PainterSettings(FRESH_SETTINGS.width, FRESH_SETTINGS.height, objects=
 ))  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="these need playwright: pip install playwright")
-    if CHROMIUM is None:
-        pytest.skip("these need a Chromium on the path, such as Debian's: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-def opened(browser: Any, url: str, width: int = 1200, height: int = 800, **settings: Any) -> Any:
-    """The page, once its first picture is asked about; a fault of its script fails the test, and so does a dialog."""
-    page = browser.new_page(viewport={"width": width, "height": height}, **settings)
-    page.on("pageerror", lambda error: pytest.fail(f"the page's script failed: {error}"))
-    page.on("dialog", lambda dialog: pytest.fail(f"the page opened a dialog: {dialog.message}"))
-    page.goto(url)
-    page.get_by_role("heading", level=2, name="Is ").wait_for()
-    return page
+@contextmanager
+def reviewing(browser: Any, url: str, **settings: Any) -> Iterator[Any]:
+    """The page, once its first picture is asked about."""
+    with opened(browser, url, **settings) as page:
+        page.get_by_role("heading", level=2, name="Is ").wait_for()
+        yield page
 
 
 def kept(page: Any) -> None:
     """Wait until every decision was answered."""
     page.wait_for_timeout(50)  # the next request leaves when the one before was answered
     page.locator("main[aria-busy=false]").wait_for(timeout=120_000)  # a segmenter is loaded for the first box
-
-
-def shot(page: Any, name: str) -> None:
-    """A picture for people, where AGS_SHOTS names a folder."""
-    if folder := os.environ.get("AGS_SHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def drag(page: Any, xyxy: tuple[float, float, float, float]) -> None:
@@ -133,26 +113,23 @@ def out(tmp_path: Path, labelled: Path) -> Path:
 
 
 def test_all_is_decided_by_one_key_and_undone_by_another(browser: Any, out: Path) -> None:
-    with page_of(out) as server:
-        page = opened(browser, server.url)
+    with page_of(out) as server, reviewing(browser, server.url) as page:
         count = server.session.about()["total"]
         while page.locator("#question").inner_text() != "All decided":  # a key before the next picture is there says nothing
             page.keyboard.press("a")
             page.wait_for_timeout(20)
         kept(page)
         assert server.session.about()["left"] == 0
-        shot(page, "done")
+        shot(page, "review_done")
         page.keyboard.press("u")
         page.get_by_role("heading", level=2, name="Is ").wait_for()
         assert server.session.about()["left"] >= 1
-        page.close()
     found = redecided(out)
     assert sum(map(len, found.values())) == count - sum(not labels for labels in found.values())
 
 
 def test_the_whole_of_an_image_by_keyboard_alone(browser: Any, out: Path) -> None:
-    with page_of(out) as server:
-        page = opened(browser, server.url)
+    with page_of(out) as server, reviewing(browser, server.url) as page:
         image = page.locator("#where").inner_text()
         page.keyboard.press("b")
         for key in ("ArrowRight", "ArrowDown", "Shift+ArrowLeft", "Enter"):
@@ -162,33 +139,39 @@ def test_the_whole_of_an_image_by_keyboard_alone(browser: Any, out: Path) -> Non
             page.keyboard.press(key)
         page.keyboard.press("c")
         kept(page)
-        page.close()
     verdicts = [one.verdict for one in read_reviews(out / "run" / "reviews.jsonl") if one.image == image]
     assert {"corrected", "added", "complete"} <= set(verdicts)
 
 
 def test_by_touch_on_a_phone(browser: Any, out: Path) -> None:
-    with page_of(out) as server:
-        page = opened(browser, server.url, 390, 844, has_touch=True, is_mobile=True)
+    with page_of(out) as server, reviewing(browser, server.url, **PHONE) as page:
         image = page.locator("#where").inner_text()
         page.get_by_role("button", name="Wrong", exact=True).tap()
         page.get_by_role("button", name="Right", exact=True).tap()
         kept(page)
-        shot(page, "phone")
-        width = page.evaluate_handle("document.documentElement").get_property("scrollWidth").json_value()
-        assert width <= 390
-        page.close()
+        shot(page, "review_phone")
+        assert page.evaluate_handle("document.documentElement").get_property("scrollWidth").json_value() <= 390
     reviews = read_reviews(out / "run" / "reviews.jsonl")
     assert (reviews[0].image, reviews[0].verdict) == (image, "rejected")
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (900, "dark"), (1440, "light")])
+def test_nothing_keeps_people_out(browser: Any, out: Path, width: int, scheme: str) -> None:
+    settings = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme}
+    with page_of(out) as server, reviewing(browser, server.url, **settings) as page:
+        assert page.evaluate_handle("document.documentElement").get_property("scrollWidth").json_value() <= width
+        for key, name in (("", "label"), ("?", "help"), ("r", "finder")):
+            page.keyboard.press(key) if key else None
+            shot(page, f"review_{width}_{scheme}_{name}")
+            assert grave_faults(page) == []
+            page.keyboard.press("Escape")
+
+
 def test_a_fault_is_told_in_words(browser: Any, out: Path) -> None:
-    with page_of(out) as server:
-        page = opened(browser, server.url)
+    with page_of(out) as server, reviewing(browser, server.url, may_say="ERR_INTERNET_DISCONNECTED") as page:
         page.context.set_offline(True)
         page.keyboard.press("x")
         page.get_by_role("alertdialog").get_by_text("does not answer").wait_for()
-        page.close()
     assert not (out / "run" / "reviews.jsonl").exists()
 
 
@@ -197,23 +180,24 @@ def test_hostile_names_are_text(browser: Any, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     label_folder(tmp_path, 3)
     shutil.rmtree(tmp_path / "out")
-    for number, path in enumerate(sorted(folder.iterdir())):
-        path.rename(folder / f"<img src=x onerror=alert({number})>.png")
+    names = (hostile, "<img src=x onerror=alert(1)>", "&lt;b&gt;")
+    for path, name in zip(sorted(folder.iterdir()), names, strict=True):
+        evil = folder / f"{name}.png"
+        evil.parent.mkdir(exist_ok=True)  # the slash in the first makes a folder
+        path.rename(evil)
     from autodistill_grounded_sam import pipeline
 
     pipeline.label(folder, {"red circle": hostile, "blue square": f'"><svg onload=alert(2)>{hostile}'}, tmp_path / "out", CONFIG)
-    with page_of(tmp_path / "out") as server:
-        page = opened(browser, server.url)
-        assert "<img src=x onerror=" in page.locator("#where").inner_text()
+    with page_of(tmp_path / "out") as server, reviewing(browser, server.url) as page:
+        assert page.locator("#where").inner_text() in [f"{name}.png" for name in names]
         assert hostile in page.locator("#classes").inner_text()
         page.keyboard.press("1")
         page.keyboard.press("r")
         page.locator("#words").fill("script")
         assert page.locator("#found button").count() == 2
         kept(page)
-        shot(page, "hostile")
+        shot(page, "review_hostile")
         assert page.locator("img, script:not([src])").count() == 0
-        page.close()
 
 
 def test_a_second_browser_without_the_token_sees_nothing(browser: Any, out: Path) -> None:
@@ -221,5 +205,4 @@ def test_a_second_browser_without_the_token_sees_nothing(browser: Any, out: Path
         page = browser.new_context().new_page()
         answer = page.goto(server.url.replace(server.token, "x" * 43))
         assert (answer.status, answer.text()) == (404, '{"error": "not found"}')
-        page.close()
         assert answer_of(server.url)[0] == 200
