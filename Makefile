@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: setup demo test quick lint mini clean
+.PHONY: setup demo test quick browser lint mini clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,14 @@ test: $(STAMP) lint
 quick: $(STAMP)
 	$(PYTEST) -m "not slow and not network and not gpu and not browser and not ray"
 
+# What a person sees, driven in Chromium; pictures of it are in browser_shots/ then.
+browser: $(VENV)/.browser
+	$(PYTEST) -m "browser and not network"
+
+$(VENV)/.browser: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[browser,app]'
+	touch $@
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,4 +49,4 @@ mini: $(STAMP)
 	$(BIN)/python -m tools.mini.train --out autodistill_grounded_sam/mini
 
 clean:
-	rm -rf $(VENV) demo_out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo_out browser_shots build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

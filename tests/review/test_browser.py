@@ -1,105 +1,19 @@
-"""A person at the review page, in a real browser: label, see, fix, export; and what hostile names can do there."""
+"""A person at the review page, in a real browser: keys, touch, faults, and what hostile names can do there."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autodistill_grounded_sam.painting import FRESH_SETTINGS, PainterSettings, paint_dataset
 from autodistill_grounded_sam.reviews import read_reviews
-from tests.browser_kit import PHONE, grave_faults, opened, shot
-from tests.review.review_kit import CONFIG, answer_of, dataset_of, label_folder, page_of, redecided
+from tests.browser_kit import PHONE, grave_faults, shot
+from tests.review.person import kept, reviewing
+from tests.review.review_kit import CONFIG, answer_of, label_folder, page_of, redecided
 
 pytestmark = pytest.mark.browser
-
-TOOL = [sys.executable, "-m", "autodistill_grounded_sam.cli"]
-MINI = ("--detector", "mini", "--segmenter", "mini", "--device", "cpu", "--offline")
-NAMES, CLASSES = ["red circle", "blue square", "green star"], ["ball", "box", "badge"]
-SETTINGS = PainterSettings(FRESH_SETTINGS.width, FRESH_SETTINGS.height, objects=(3, 3), pairs=tuple(
-    (name.split()[0], name.split()[1]) for name in NAMES
-))  # fmt: skip
-
-
-@contextmanager
-def reviewing(browser: Any, url: str, **settings: Any) -> Iterator[Any]:
-    """The page, once its first picture is asked about."""
-    with opened(browser, url, **settings) as page:
-        page.get_by_role("heading", level=2, name="Is ").wait_for()
-        yield page
-
-
-def kept(page: Any) -> None:
-    """Wait until every decision was answered."""
-    page.wait_for_timeout(50)  # the next request leaves when the one before was answered
-    page.locator("main[aria-busy=false]").wait_for(timeout=120_000)  # a segmenter is loaded for the first box
-
-
-def drag(page: Any, xyxy: tuple[float, float, float, float]) -> None:
-    """Drag a box that is given in pixels of the image."""
-    scale, left, top = screen_of(page)
-    page.mouse.move(left + xyxy[0] * scale, top + xyxy[1] * scale)
-    page.mouse.down()
-    page.mouse.move(left + xyxy[2] * scale, top + xyxy[3] * scale, steps=4)
-    page.mouse.up()
-
-
-def screen_of(page: Any) -> tuple[float, float, float]:
-    """Screen pixels a pixel of the image, and where its corner is on the screen, by what the stage shows."""
-    x, y, width, _ = (float(number) for number in page.locator("#view").get_attribute("viewBox").split())
-    stage = page.locator("#stage").bounding_box()
-    scale = stage["width"] / width
-    return scale, stage["x"] - x * scale, stage["y"] - y * scale
-
-
-def test_label_see_fix_three_labels_and_export(browser: Any, tmp_path: Path) -> None:
-    paint_dataset(tmp_path, 6, SETTINGS, 82_000, NAMES)
-    out, ontology = tmp_path / "out", json.dumps(dict(zip(NAMES, CLASSES, strict=True)))
-    label = [*TOOL, "label", str(tmp_path / "images"), "--ontology", ontology, *MINI, "--out", str(out), "--format", "coco"]
-    subprocess.run(label, check=True, capture_output=True)
-    before = dataset_of(out)
-    process = subprocess.Popen(
-        [*TOOL, "review", str(out), "--no-browser", "--json", "--offline", "--device", "cpu"], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        page = opened(browser, json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["url"])
-        first = page.locator("#where").inner_text()
-        name = page.locator("#question .name").inner_text()
-        page.keyboard.press("x")  # wrong
-        page.locator("#last", has_text=f"no {name}").wait_for()
-        second, name = page.locator("#where").inner_text(), page.locator("#question .name").inner_text()
-        other = next(one for one in CLASSES if one != name)
-        page.keyboard.press(str(CLASSES.index(other) + 1))  # it is another class
-        page.locator("#last", has_text=f"it is a {other}").wait_for()
-        third = page.locator("#where").inner_text()
-        page.keyboard.press("n")  # a missed object
-        page.keyboard.press("3")
-        drag(page, (4, 6, 40, 44))
-        page.locator("#labels li", has_text="badge").last.wait_for()
-        kept(page)
-        shot(page, "added")
-    finally:
-        process.terminate()
-        process.wait()
-    reviews = read_reviews(out / "run" / "reviews.jsonl")
-    assert [(one.image, one.verdict) for one in reviews] == [(first, "rejected"), (second, "corrected"), (third, "added")]
-    drawn = reviews[-1]
-    assert drawn.mask is not None  # by mini's segmenter, behind the person's back
-    subprocess.run([*TOOL, "decide", str(out), "--format", "coco"], check=True, capture_output=True)
-    after = dataset_of(out)
-    assert sum(map(len, after.values())) == sum(map(len, before.values()))  # one less, one more
-    assert len(after[first]) == len(before[first]) - 1 + (third == first)
-    assert other in [found for found, _ in after[second]]
-    (added,) = [box for found, box in after[third] if found == "badge" and box not in [old for _, old in before[third]]]
-    assert max(abs(a - b) for a, b in zip(added, (4, 6, 40, 44), strict=True)) < 2
 
 
 @pytest.fixture(scope="module")
