@@ -26,7 +26,7 @@ def questions(examples: Sequence[Example], shots: Sequence[Shot], class_names: S
 
 
 def _with_class(shot: Shot, example: Example, class_names: Sequence[str]) -> Shot:
-    return shot if example.shape is None else shot._replace(caption=f"{class_names[example.class_id]} {shot.caption}")
+    return shot if example.shape is None else shot._replace(caption=f"{shot.caption} {class_names[example.class_id]}")
 
 
 def _line(example: Example, class_names: Sequence[str]) -> str:
