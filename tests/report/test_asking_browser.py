@@ -114,6 +114,18 @@ def test_what_is_downloaded_last_counts_undone_decisions_too(page: Any, out: Pat
     assert read_reviews(out / "run" / "reviews.jsonl") == []
 
 
+def test_a_key_that_is_held_down_is_one_decision(page: Any) -> None:
+    page.get_by_role("button", name="Review", exact=True).click()
+    for _ in range(3):
+        page.keyboard.down("a")
+    page.keyboard.up("a")
+    for _ in range(3):
+        page.keyboard.down("Enter")
+    page.keyboard.up("Enter")
+    page.keyboard.press("Escape")
+    assert count_of(page).startswith("2 decisions, ")
+
+
 def test_decisions_outlive_a_reload_and_only_of_this_run(page: Any, out: Path) -> None:
     page.get_by_role("button", name="Review", exact=True).click()
     page.keyboard.press("a")

@@ -12,7 +12,7 @@
   const BUTTONS = 9; // classes with a key of their own
   let log = []; // lines, in the order of their times
   let steps = []; // places in `log` of what undo takes back, the last one first
-  let left = true; // whether all of it left the page: kept by the browser, or downloaded
+  let safe = true; // whether all of it is kept by the browser, or downloaded
   let current = 0;
 
   const name = (line) => JSON.stringify([line.digest, line.xyxy, line.class]);
@@ -32,8 +32,8 @@
   const write = () => {
     try {
       localStorage.setItem(place, JSON.stringify({ log, steps }));
-      left = true;
-    } catch { left = false; }
+      safe = true;
+    } catch { safe = false; }
   };
   const add = (line) => { // each later than the last one, even if the clock was set back: the latest of a label counts
     const last = log.length ? Date.parse(log[log.length - 1].time) : 0;
@@ -77,7 +77,7 @@
     made.download = "reviews.jsonl";
     made.click();
     setTimeout(() => URL.revokeObjectURL(made.href), 10000);
-    left = true;
+    safe = true;
     part("next").hidden = false;
   };
 
@@ -98,7 +98,7 @@
     });
     const count = standing().length;
     const open = undecided().length;
-    part("count").textContent = `${many(count, "decision")}, ${open ? `${open} left` : "none left on this page"}.${left ? "" : " This browser does not keep them: download them before you close the page."}`;
+    part("count").textContent = `${many(count, "decision")}, ${open ? `${open} left` : "none left on this page"}.${safe ? "" : " This browser does not keep them: download them before you close the page."}`;
     part("start").textContent = count ? "Go on" : "Review";
     part("start").disabled = !open;
     part("undo").disabled = !steps.length;
@@ -150,13 +150,13 @@
     const right = button(line.class ? "Right" : "Nothing here", "A", accept);
     const wrong = button("Wrong", "X", reject);
     right.classList.add("right");
+    right.setAttribute("aria-describedby", question.id); // it has the focus, and is read with what it answers
     wrong.classList.add("wrong");
     wrong.hidden = !line.class;
     const others = classes.slice(0, BUTTONS).map((one, number) => button(one, String(number + 1), () => rename(one)));
     const back = button("Undo", "U", undo);
     back.disabled = !steps.length;
     const status = text("p", "status", `${at + 1} of ${lines.length}${told ? `, decided: ${told}` : ""}`);
-    status.setAttribute("role", "status");
     side.replaceChildren(
       question, row("verdicts", wrong, right),
       ...(line.class && classes.length > 1 ? [text("p", "else", "It is rather a"), row("buttons classes", ...others, ...(classes.length > BUTTONS ? [finder()] : []))] : []),
@@ -173,6 +173,7 @@
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
+    if (event.repeat && !event.key.startsWith("Arrow")) { event.preventDefault(); return; } // a key held down is one decision
     const digit = Number(event.key);
     const act = digit >= 1 && digit <= Math.min(BUTTONS, classes.length) ? () => rename(classes[digit - 1]) : {
       a: accept, x: reject, delete: reject, u: undo, m: bare, arrowleft: () => move(-1), arrowright: () => move(1),
@@ -186,7 +187,7 @@
   part("undo").addEventListener("click", undo);
   part("download").addEventListener("click", download);
   window.addEventListener("storage", (event) => { if (event.key === place) { read(); render(); } }); // the page is open twice
-  window.addEventListener("beforeunload", (event) => { if (!left) event.preventDefault(); });
+  window.addEventListener("beforeunload", (event) => { if (!safe) event.preventDefault(); });
   read();
   render();
   section.querySelector(".asking").hidden = false;
