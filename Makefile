@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: setup demo test quick peers lint docs mini clean
+.PHONY: setup demo test quick peers browser docs lint mini clean
 
 setup: $(STAMP)
 
@@ -49,6 +49,14 @@ peers: $(PEERS_STAMP)
 	AGS_PEERS=1 OMP_NUM_THREADS=1 $(PEERS)/bin/python -m pytest -n $(WORKERS) --dist worksteal \
 		-m "not network and not gpu and not browser and not ray" $$(grep -rl "import peer" tests --include=*.py)
 
+# What a person sees, driven in Chromium; pictures of it are in browser_shots/ then.
+browser: $(VENV)/.browser
+	$(PYTEST) -m "browser and not network"
+
+$(VENV)/.browser: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[browser,app]'
+	touch $@
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -69,4 +77,4 @@ mini: $(STAMP)
 	$(BIN)/python -m tools.mini.train --out autodistill_grounded_sam/mini
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo_out site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) demo_out browser_shots site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

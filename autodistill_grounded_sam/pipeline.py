@@ -111,7 +111,7 @@ def label(
         seen = see(images, words, target, config, extension=extension, progress=progress)
         if progress is not None:
             progress.message("deciding, and writing the dataset")
-        decided = redecide(seen.run, config.decide, words, export=config.export)
+        decided = redecide(seen.run, config.decide, words, export=config.export, report_follows=config.run.report)
         told = time.perf_counter()
         report, why_not = _report(seen.run) if config.run.report else (None, [])
     return replace(
@@ -182,12 +182,14 @@ def redecide(
     *,
     export: ExportConfig | None = None,
     images: Path | str | None = None,
+    report_follows: bool = False,
 ) -> RunSummary:
     """The cheap half: decide anew from what was seen, without a model; with `export` the dataset is written as well.
 
     `config` and `ontology` left out are those used last (`last_settings`); an ontology may name any of the prompts that the
     run asked for. The format that was written first lies in the output folder itself, any other in a folder of its name in it.
-    `images` says where the images folder is now, if it moved. `notes` of the summary says where a dataset on disk is older.
+    `images` says where the images folder is now, if it moved. `notes` of the summary says where a dataset
+    on disk is older, and the report, unless `report_follows`.
     """
     started, run = time.perf_counter(), find_run(Path(run))
     with RunLock(run):
@@ -201,7 +203,7 @@ def redecide(
             for _ in decision.labelled(tally):
                 pass
         written = decision.remember(export, formats)
-        notes = decision.notes(tally, export, written)
+        notes = [*decision.notes(tally, export, written), *([] if report_follows else decision.note_on_report(export))]
     failed, seconds = decision.store.failed(), time.perf_counter() - started
     states = {state.value: tally.states[state] for state in State} | {State.FAILED.value: len(failed)}
     per_class = {name: tally.classes[class_id] for class_id, name in enumerate(decision.ontology.class_names)}
