@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 from sklearn.isotonic import IsotonicRegression
 
 from autodistill_grounded_sam import plugins
-from autodistill_grounded_sam.adapt.measuring import _objects
+from autodistill_grounded_sam.adapt.measuring import named_objects
 from autodistill_grounded_sam.datasets import read_coco
 from autodistill_grounded_sam.distill.students import load_student
 from autodistill_grounded_sam.engine.ensemble import COMMON_THRESHOLD, calibrated, fuse
@@ -84,7 +84,7 @@ def measured(home: Path, made: Path, shots: int) -> dict[str, Any]:
         return Objects.of(np.array([own[class_key(names[k])] for k in row.class_id], np.int32), row.xyxy)
 
     def pairs(rows: Seen, join: Callable[[list[Candidates]], Candidates]) -> list[Pair]:
-        return [Pair(row.name, row.width, row.height, truth_of(row), _objects(join(both), classes)) for row, both in rows]
+        return [Pair(row.name, row.width, row.height, truth_of(row), named_objects(join(both), classes)) for row, both in rows]
 
     pool, test = seen("pool"), seen("test")
     alone = [pairs(pool, lambda both, k=k: both[k]) for k in (0, 1)]  # type: ignore[misc]
@@ -107,7 +107,7 @@ def measured(home: Path, made: Path, shots: int) -> dict[str, Any]:
         joined = pairs(test, join)
         figures[f"A+B, {name}"] = _ap(joined, count)
         if name == "best thresholds":
-            figures["doubt"] = _doubt([(truth_of(row), join(both)) for row, both in test])
+            figures["told apart"] = _told_apart([(truth_of(row), join(both)) for row, both in test])
     return figures
 
 
@@ -148,8 +148,9 @@ def _shift(threshold: float) -> Calibrate:
 def _isotonic(pairs: Sequence[Pair]) -> Calibrate:
     """The share of right labels by score; a score of 0 stays 0."""
     score, right, _ = _judged(pairs)
-    curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score, right)
-    return lambda scores: np.where(scores > 0, curve.predict(scores.ravel()).reshape(scores.shape), 0).astype(np.float32)
+    curve = IsotonicRegression(y_min=0, y_max=1).fit(score, right)
+    at, share = curve.X_thresholds_, curve.y_thresholds_
+    return lambda scores: np.where(scores > 0, np.interp(scores, at, share), 0).astype(np.float32)
 
 
 def _ranks(pairs: Sequence[Pair]) -> Calibrate:
@@ -163,9 +164,9 @@ def _ap(pairs: Sequence[Pair], classes: int) -> dict[str, float]:
     return {name: round(float(overall[name]), 3) for name in ("AP", "AP50")}
 
 
-def _doubt(rows: Sequence[tuple[Objects, Candidates]]) -> dict[str, float]:
-    """How often, of the labels at the common threshold, a wrong one stands before a right one in a queue by the score, by the
-    agreement, and by the spare score times the agreement."""
+def _told_apart(rows: Sequence[tuple[Objects, Candidates]]) -> dict[str, float]:
+    """How often, of the labels at the common threshold, a right one stands above a wrong one: by its score, by its agreement,
+    and by its spare score times the agreement, as the review queue has it."""
     by: dict[str, list[Any]] = {"score": [], "agreement": [], "both": []}
     right = []
     for truth, found in rows:
