@@ -44,7 +44,7 @@ EXTRAS = {
     "omdet": ["timm>=1.0"],  # the image encoder of OmDet-Turbo's published weights is timm's
     "ray": ["ray[data]>=2.40"],
     "cloud": ["universal_pathlib>=0.2"],  # images by URL; s3:// needs s3fs beside it, gs:// gcsfs, and so on
-    "app": ["gradio>=5"],
+    "app": ["gradio>=6", "fastapi>=0.115", "uvicorn>=0.30"],  # gradio brings both; the page is mounted with them
     "browser": ["playwright>=1.45"],  # for the tests that drive Chromium
     "dev": [
         "build>=1.2", "hypothesis>=6.100", "mypy>=1.11", "onnx>=1.14", "onnxruntime>=1.16", "pre-commit>=3.7", "pytest>=8.2",
@@ -69,7 +69,7 @@ setup(
     ],
     package_dir={"autodistill_grounded_sam.ontologies": "ontologies"},
     package_data={
-        "autodistill_grounded_sam": ["py.typed", "mini/*.json", "mini/*/*", "report/templates/*", "review/page/*"],
+        "autodistill_grounded_sam": ["py.typed", "mini/*.json", "mini/*/*", "report/templates/*", "review/page/*", "app/page/*"],
         "autodistill_grounded_sam.ontologies": ["*.yaml", "seginw/*.yaml"],
     },
     entry_points={"console_scripts": ["grounded-sam=autodistill_grounded_sam.cli:main"]},
