@@ -17,7 +17,7 @@ from autodistill_grounded_sam.app.folder import FolderJob
 from autodistill_grounded_sam.config import DecideConfig, SeeConfig
 from autodistill_grounded_sam.decide.chain import decide
 from autodistill_grounded_sam.decide.reviewed import apply_reviews
-from autodistill_grounded_sam.errors import ConfigError, OntologyError
+from autodistill_grounded_sam.errors import ConfigError, ImageReadError, OntologyError
 from autodistill_grounded_sam.images import read_image
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.painting import FRESH_SETTINGS, PainterSettings, paint_scene
@@ -153,8 +153,11 @@ class Playground:
 
     def look_at_file(self, path: Path, name: str, see: SeeConfig, ontology: Ontology) -> Look:
         """What the models see in an image file; raises ImageReadError for one that cannot be read."""
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return self._look(read_image(path, max_megapixels=see.max_megapixels), name, digest, see, ontology, None)
+        try:
+            pixels = read_image(path, max_megapixels=see.max_megapixels)
+        except ImageReadError as error:  # of the name that the person knows, not of where it was put
+            raise ImageReadError(error.reason, error.detail.replace(str(path), name)) from error
+        return self._look(pixels, name, hashlib.sha256(path.read_bytes()).hexdigest(), see, ontology, None)
 
     def look_at_scene(self, seed: int, see: SeeConfig, ontology: Ontology) -> Look:
         """What they see in a painted scene, the same for the same seed."""

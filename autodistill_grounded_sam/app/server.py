@@ -66,6 +66,7 @@ class AppServer:
 
     def stop(self) -> None:
         """End `serve_forever`, from another thread."""
+        self.page.blocks.is_running = False
         self._server.should_exit = True
 
 
@@ -101,6 +102,8 @@ def _app(page: Page, playground: Playground, token: str) -> Any:
         max_file_size=MOST_UPLOADED, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, theme=theme(),
         css=page_file("app.css"), head=f"<script>{page_file('app.js')}</script>", show_error=True,
     )  # fmt: skip
+    # gradio checks that files it is told of were uploaded only once it was launched, which mounting does not say.
+    page.blocks.has_launched = page.blocks.is_running = True
     return _with_headers(mounted)
 
 

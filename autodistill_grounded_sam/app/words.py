@@ -27,8 +27,9 @@ def ontology_of(lines: str, negatives: str, base: Ontology | None = None) -> Ont
     for number, line in enumerate(lines.splitlines(), 1):
         if line.strip():
             name, prompts = _read_class(line, f"line {number}")
-            kept = known.get(name, ClassSpec(name, (name,)))
-            specs.append(replace(kept, prompts=prompts or (() if kept.examples else (name,))))
+            kept = known.get(name)
+            asked = prompts or (() if kept is not None and kept.examples else (name,))
+            specs.append(ClassSpec(name, asked) if kept is None else replace(kept, prompts=asked))
     if not specs:
         raise OntologyError("say what to look for: one class a line, such as `ball: red circle, orange circle`")
     names = {spec.name for spec in specs}
@@ -84,9 +85,7 @@ def _terms(line: str, where: str) -> list[tuple[str, str]]:
     while at <= len(line):
         match = _TERM.match(line, at)
         if match is None:
-            raise OntologyError(
-                f"{where}: a quote opens or closes in the middle of {line.strip()!r}; quote the whole name or prompt"
-            )
+            raise OntologyError(f"{where}: a quote in the middle of {line.strip()!r}; put the whole name or prompt in quotes")
         quoted, plain, end = match.groups()
         found.append((plain.strip() if quoted is None else quoted.replace('""', '"'), end))
         if not end:
