@@ -145,7 +145,11 @@ class Page:
         if ontology is None:
             return [gr.skip()] * 3
         told = views.show_own_scores(settings, ontology)
-        return [settings.written(ontology).to_yaml_text(), told, gr.update(visible=bool(told))]
+        return [
+            settings.written(ontology).to_yaml_text(),
+            gr.update(value=told, visible=bool(told)),
+            gr.update(visible=bool(told)),
+        ]
 
     def _settings(self, values: Values) -> Settings:
         of_class = dict(values[self._on.scores])
@@ -205,10 +209,10 @@ class Page:
         try:
             heard = listen(values[self._on.said]) if listen is not None and values[self._on.said] is not None else ""
         except Exception as error:
-            return [gr.skip(), _fault(error)]
+            return [gr.skip(), gr.update(value=_fault(error), visible=True)]
         lines = [line for line in (values[self._on.a.lines] or "").splitlines() if line.strip()]
         lines += [name for name in spoken_classes(heard) if name not in lines]
-        return ["\n".join(lines), views.show_note(f"heard: {heard}")]
+        return ["\n".join(lines), gr.update(value=views.show_note(f"Heard: {heard}"), visible=True)]
 
     # a folder
 

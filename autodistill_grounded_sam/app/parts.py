@@ -67,7 +67,7 @@ class Parts:
         self.go = gr.Button("Look", variant="primary")
         self.compare = gr.Checkbox(False, label="Compare with other words or models")
         with gr.Column(visible=False) as self.other:
-            self.b = self._lay_side(" to compare", shown=False)
+            self.b = self._lay_side(", other side", shown=False)
             self.go_other = gr.Button("Look at both", variant="primary")
 
     def _lay_answers(self) -> None:
@@ -127,7 +127,7 @@ class Parts:
             )
             self.of = gr.Dropdown(class_choices(self._material.ontology), value=EVERY_CLASS, label="of", scale=1, min_width=140)
             self.dropped = gr.Checkbox(False, label="Show what was dropped", container=False, scale=1, min_width=200)
-        self.told = gr.HTML("", apply_default_css=False)
+        self.told = gr.HTML("", visible=False, apply_default_css=False)
         self.same = gr.Button("One score for every class", size="sm", visible=False)
         with gr.Accordion("Duplicates", open=False), gr.Row(elem_classes="sliders"):
             self.iou = gr.Slider(
@@ -140,17 +140,17 @@ class Parts:
 
     def _lay_ontology(self) -> None:
         with gr.Accordion("Save the ontology", open=False):
-            self.yaml = gr.Code("", language="yaml", label="Ontology", lines=4, interactive=False)
+            self.yaml = gr.Textbox("", label="Ontology", lines=4, max_lines=20, interactive=False, buttons=["copy"])
             with gr.Row():
                 self.path = gr.Textbox("playground.yaml", label="File", scale=4, min_width=160)
                 self.save = gr.Button("Save", scale=1, min_width=100)
-            self.saved = gr.HTML("")
+            self.saved = gr.HTML("", apply_default_css=False)
         with gr.Accordion("Decide the whole run", open=False, visible=self._material.run is not None):
             gr.HTML(
                 "<p class='soft'>Applies these words and scores to every image of the run, as `grounded-sam decide` does.</p>"
             )
             self.decide = gr.Button("Decide")
-            self.decided = gr.HTML("")
+            self.decided = gr.HTML("", apply_default_css=False)
 
     def _lay_folder(self) -> None:
         formats = [plugin.name for plugin in list_plugins("formats")]
@@ -162,7 +162,7 @@ class Parts:
             with gr.Row():
                 self.label = gr.Button("Label", variant="primary")
                 self.stop = gr.Button("Stop", interactive=False)
-            self.standing = gr.HTML("")
+            self.standing = gr.HTML("", apply_default_css=False)
             self.timer = gr.Timer(TICK_SECONDS, active=False)
 
 
@@ -170,7 +170,18 @@ def theme() -> Any:
     """Plain, with the fonts of the system: none are fetched."""
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
     mono = ["ui-monospace", "SF Mono", "Menlo", "monospace"]
-    return gr.themes.Base(primary_hue="blue", neutral_hue="stone", font=fonts, font_mono=mono)
+    base = gr.themes.Base(primary_hue="blue", neutral_hue="stone", font=fonts, font_mono=mono)
+    soft, soft_dark = "*neutral_600", "*neutral_300"  # gradio's own greys and blue are too light to be read (WCAG AA)
+    return base.set(
+        body_text_color_subdued=soft, body_text_color_subdued_dark=soft_dark,
+        block_info_text_color=soft, block_info_text_color_dark=soft_dark,
+        block_label_text_color=soft, block_label_text_color_dark=soft_dark,
+        block_title_text_color="*neutral_700", block_title_text_color_dark="*neutral_200",
+        input_placeholder_color=soft, input_placeholder_color_dark=soft_dark,
+        color_accent="*primary_600", link_text_color="*primary_700", link_text_color_dark="*primary_300",
+        button_primary_background_fill="*primary_600", button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover="*primary_700", button_primary_background_fill_hover_dark="*primary_700",
+    )  # fmt: skip
 
 
 def page_file(name: str) -> str:

@@ -135,14 +135,15 @@ def _mark(xyxy: object, rle: object, colour: str, key: str, *, lost: bool = Fals
 
 def _plate(xyxy: object, place: int, name: str, class_id: int, size_wh: tuple[int, int]) -> Markup:
     """The number and name of a label, on its box; inside it where the picture ends above."""
-    x1, y1, *_ = (float(edge) for edge in np.asarray(xyxy))
-    left, top = 100 * x1 / size_wh[0], 100 * y1 / size_wh[1]
+    x1, y1, x2, _ = (float(edge) for edge in np.asarray(xyxy))
+    left, right, top = 100 * x1 / size_wh[0], 100 - 100 * x2 / size_wh[0], 100 * y1 / size_wh[1]
+    across = f"right:{right:.2f}%" if left > 60 else f"left:{left:.2f}%"  # a long name stays on the picture
     return Markup(
-        '<span class="plate{inside}{late}" style="--own:{colour};--ink:{ink};left:{left:.2f}%;top:{top:.2f}%" '
-        'data-mark="l{place}" aria-hidden="true"><b>{number}</b> {name}</span>'
+        '<span class="plate{inside}" style="--own:{colour};--ink:{ink};{across};top:{top:.2f}%" data-mark="l{place}" '
+        'aria-hidden="true"><b>{number}</b> {name}</span>'
     ).format(
-        inside=" inside" if top < 7 else "", late=" late" if left > 66 else "", colour=colour_of(class_id), ink=_ink(class_id),
-        left=left, top=top, place=place, number=place + 1, name=name,
+        inside=" inside" if top < 7 else "", colour=colour_of(class_id), ink=_ink(class_id), across=across, top=top, place=place,
+        number=place + 1, name=name,
     )  # fmt: skip
 
 
@@ -173,7 +174,7 @@ def _segmenter(look: Look) -> str:
 
 def _table(name: str, rows: Iterable[Markup]) -> Markup:
     return Markup(
-        '<div class="scores" tabindex="0" role="region" aria-label="labels of {name} and their scores"><table><thead><tr>'
+        '<div class="scores" tabindex="0" role="group" aria-label="labels of {name} and their scores"><table><thead><tr>'
         '<th scope="col">#</th><th scope="col">label</th><th scope="col">score of every prompt</th></tr></thead>'
         "<tbody>{rows}</tbody></table></div>"
     ).format(name=name, rows=Markup("").join(rows))
