@@ -16,7 +16,7 @@ pytest.importorskip("gradio", reason="needs the extra [app]: pip install 'autodi
 from autodistill_grounded_sam import pipeline
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.testing import paint_folder
-from tests.app.app_kit import page_of
+from tests.app.app_kit import CONFIG, label_folder, page_of
 
 pytestmark = pytest.mark.browser
 
@@ -218,9 +218,7 @@ def test_a_run_of_hostile_names_is_text_and_is_decided_anew(browser: Any, tmp_pa
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-def test_axe_finds_no_serious_fault_and_nothing_is_wider_than_the_window(
-    browser: Any, mini: Any, width: int, scheme: Any
-) -> None:
+def test_axe_finds_no_serious_fault_and_all_fits_the_window(browser: Any, mini: Any, width: int, scheme: Any) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
     page = opened(browser, mini, width, 844, color_scheme=scheme)
     assert serious(axe.run(page)) == []
