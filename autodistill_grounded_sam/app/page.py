@@ -50,7 +50,7 @@ class Page:
         models: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "models", "concurrency_limit": 1}
         choosing = [
             on.image.input(_dropped, on.image, on.source, **quiet),
-            on.number.release(lambda number: Source(number=int(number) - 1), on.number, on.source, **quiet),
+            on.number.input(_of_run, on.number, on.source, trigger_mode="always_last", **quiet),
             on.paint.click(_next_scene, on.source, on.source, **quiet),
             self.blocks.load(self._first, None, on.source, **quiet),
         ]
@@ -251,6 +251,10 @@ class Page:
 
 def _dropped(image: tuple[str, str] | None) -> Source:
     return Source() if image is None else Source(path=Path(image[0]), name=image[1])
+
+
+def _of_run(number: float) -> Source:
+    return Source(number=int(number) - 1)
 
 
 def _next_scene(source: Source) -> Source:

@@ -75,9 +75,9 @@ def _listening(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listening.close()
-        raise ConfigError(f"port {port} cannot be used: {error.strerror}; give another --port, or none for a free one") from error
+        raise ConfigError(f"port {port} cannot be used: {error}; give another --port, or none for a free one") from error
     listening.listen()
     return listening
 

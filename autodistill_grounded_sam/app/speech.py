@@ -32,7 +32,7 @@ class Listener:
             with quiet_loading():
                 return pipeline(
                     "automatic-speech-recognition", model=self._name, device=pick_device(self._device), trust_remote_code=False,
-                    model_kwargs={"local_files_only": self._offline},
+                    local_files_only=self._offline,
                 )  # fmt: skip
         except (OSError, ValueError, KeyError) as error:
             raise WeightsError(
