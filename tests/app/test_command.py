@@ -40,9 +40,7 @@ def test_it_starts_with_the_built_in_models_and_with_a_run_with_its_own(tmp_path
 
 @pytest.mark.skipif(find_spec("gradio") is None, reason="needs the extra [app]: pip install 'autodistill-grounded-sam[app]'")
 def test_the_command_tells_its_address_and_ends_by_ctrl_c() -> None:
-    process = subprocess.Popen(
-        APP, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-    )
+    process = subprocess.Popen(APP, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stderr is not None
     try:
         url = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["url"]
