@@ -105,7 +105,7 @@ class Decision:
         never_asked = [prompt for prompt in words.prompts if prompt not in store.prompts]
         if never_asked:
             raise WrongRunError(
-                f"{store.run} was never asked for {', '.join(map(repr, never_asked))}; it was asked for "
+                f"{store.run} was never asked for {words.told(never_asked)}; it was asked for "
                 f"{', '.join(map(repr, store.prompts))}. Label into another --out to ask for more"
             )
         moved = bool(last.images) and not store.images_root.is_dir()
