@@ -46,8 +46,10 @@ EXTRAS = {
     "cloud": ["universal_pathlib>=0.2"],  # images by URL; s3:// needs s3fs beside it, gs:// gcsfs, and so on
     "app": ["gradio>=5"],
     "browser": ["playwright>=1.45"],  # for the tests that drive Chromium
-    # the site: material 9 is made for mkdocs 1 and ends with it
-    "docs": ["mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.28"],
+    "docs": [
+        "mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.28",  # the site
+        "nbformat>=5", "nbclient>=0.10", "ipykernel>=6",  # the stories, made and executed by `python -m tools.notebooks`
+    ],
     "dev": [
         "build>=1.2", "hypothesis>=6.100", "mypy>=1.11", "onnx>=1.14", "onnxruntime>=1.16", "pre-commit>=3.7", "pytest>=8.2",
         "pytest-xdist>=3.5", "ruff>=0.8", "segment-anything>=1.0", "setuptools>=77", "types-PyYAML", "types-requests",

@@ -40,6 +40,7 @@ _AFTER_INTERRUPT = {
     "decide": "run the same command again",
     "export": "nothing was replaced: run the same command again",
     "distill": "run the same command again: students of transformers go on where they were, for others training starts anew",
+    "frames": "videos that are done are kept: run the same command again to go on",
     "import": "what was read is kept: run the same command again to go on",
     "upload": "what went up is remembered: run the same command again to send the rest",
     "adapt": "what was learnt is kept: run the same command again to go on",
@@ -199,6 +200,7 @@ app.command()(cli_few_labels.tune)
 app.command()(cli_few_labels.quality)
 app.command()(cli_few_labels.check)
 app.add_typer(cli_benchmark.benchmark)
+app.command()(cli_datasets.frames)
 app.command("import")(cli_datasets.import_dataset)
 app.command()(cli_datasets.upload)
 app.command()(cli_discover.discover)

@@ -1,4 +1,4 @@
-"""The commands that bring datasets in and carry them out, `import` and `upload`: flags to one call. `cli` registers them."""
+"""The commands that bring data in and carry it out, `frames`, `import` and `upload`: flags to one call. `cli` registers them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,31 @@ from autodistill_grounded_sam import cli_output
 from autodistill_grounded_sam.errors import ConfigError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def frames(
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders with videos below them.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write: a folder of images a video, as `label` takes it.")],
+    every: Annotated[int, typer.Option("--every", help="Of so many frames one is taken.")] = 10,
+    keep_alike: Annotated[bool, typer.Option("--keep-alike", help="Take those too that look like one taken before.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Take images from videos, to be labelled. Run again after an interruption, it goes on with the next video."""
+    from autodistill_grounded_sam.frames import VideoFrames, take_frames
+
+    def tell(result: VideoFrames) -> None:
+        counts = f"{result.frames} frames, {result.sampled} looked at, {result.alike} alike, {result.taken} taken"
+        cli_output.tell(f"{result.video}: {result.fault or counts}")
+
+    results = take_frames(videos, out, every=every, keep_alike=keep_alike, on_video=None if json else tell)
+    taken, faults = sum(result.taken for result in results), sum(bool(result.fault) for result in results)
+    if json:
+        rows = [{**asdict(result), "folder": str(result.folder)} for result in results]
+        cli_output.as_json({"out": str(out), "taken": taken, "failed": faults, "videos": rows})
+    else:
+        aside = f", {faults} could not be read" if faults else ""
+        cli_output.tell(f"{taken} images of {len(results)} videos are in {out}{aside}")
+    raise typer.Exit(3 if faults else 0)
 
 
 def import_dataset(

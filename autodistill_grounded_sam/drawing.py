@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from autodistill_grounded_sam.datasets import dataset_class_names, read_dataset
+from autodistill_grounded_sam.images import read_image
 from autodistill_grounded_sam.masks import decode_mask
 from autodistill_grounded_sam.types import Float32, Int32, RgbImage, Rle
 
@@ -65,6 +69,22 @@ def contact_sheet(pictures: Sequence[RgbImage], columns: int = 4, cell_width_px:
         top = gap_px + (k // columns) * (cell[1] + gap_px) + (cell[1] - size[1]) // 2
         sheet.paste(picture.resize(size, Image.Resampling.LANCZOS), (left, top))
     return np.asarray(sheet)
+
+
+def dataset_sheet(
+    dataset: Path, count: int = 12, columns: int = 4, cell_width_px: int = 480, images: Path | None = None
+) -> RgbImage:
+    """A sheet of the first `count` images of a dataset (its folder, yaml or json) with their labels.
+
+    `images` is the folder of the images where they are not beside the labels; those that are not there are passed over.
+    """
+    names = dataset_class_names(dataset)
+    places = ((row, row.path if images is None else images / row.name) for row in read_dataset(dataset))
+    there = ((row, path) for row, path in places if path is not None and path.is_file())
+    pictures = [
+        draw_labels(read_image(path), row.xyxy, row.class_id, names, row.rle, row.score) for row, path in islice(there, count)
+    ]
+    return contact_sheet(pictures, columns, cell_width_px)
 
 
 def _colour(class_id: Any) -> tuple[int, int, int]:

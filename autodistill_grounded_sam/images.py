@@ -43,6 +43,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
     *(".tga", ".avif", ".jp2", ".j2k", ".heic", ".heif"),
 )
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")  # for `frames`
 CLUTTER = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information"})
 MAX_STEM_BYTES = 200  # file systems hold 255; tools append suffixes
 MAX_MEGAPIXELS = 200
@@ -294,9 +295,9 @@ def _require_folder(folder: Path) -> None:
             f"the image folder {printable(folder)} does not exist (looked from {printable(Path.cwd())})"
         ) from error
     except NotADirectoryError as error:
-        raise NoImagesError(
-            f"{printable(folder)} is a file, not a folder; give the folder of the images: {printable(folder.parent)}"
-        ) from error
+        is_video, parent = folder.suffix.lower() in VIDEO_SUFFIXES, printable(folder.parent)
+        cure = "`grounded-sam frames` takes images from videos" if is_video else f"give the folder of the images: {parent}"
+        raise NoImagesError(f"{printable(folder)} is a file, not a folder; {cure}") from error
     except OSError as error:
         raise NoImagesError(f"the image folder {printable(folder)} cannot be listed: {error.strerror}") from error
 
@@ -308,6 +309,8 @@ def _nothing_found(folder: Path, wanted: Sequence[str], left_out: Counter[str], 
         message += f"; {len(unreadable)} folder(s) could not be listed, the first is {unreadable[0].id} ({unreadable[0].reason})"
     if len(wanted) == 1 and any(suffix in SUFFIXES for suffix in left_out):
         message += f"; leave out the extension {wanted[0]} to take images of every suffix"
+    if any(suffix in VIDEO_SUFFIXES for suffix in left_out):
+        message += "; `grounded-sam frames` takes images from videos"
     return message
 
 

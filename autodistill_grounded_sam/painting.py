@@ -6,7 +6,7 @@ The same painter made the training scenes of `mini` (`tools/`), `make demo` and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,15 +101,20 @@ def paint_scene(settings: PainterSettings, seed: int) -> Scene:
     return Scene(_photograph(canvas, rng), objects)
 
 
-def paint_dataset(folder: Path, count: int, settings: PainterSettings, seed: int, class_names: Sequence[str]) -> Path:
+def paint_dataset(
+    folder: Path, count: int, settings: PainterSettings, seed: int, class_names: Sequence[str] | Mapping[str, str]
+) -> Path:
     """Paint `count` scenes into `folder/images` as PNG and their truth as `folder/truth.json` (COCO, masks as RLE).
 
-    Only objects whose name is in `class_names` are in the truth; category ids are places in it, from 1. Returns the json's path.
+    Only objects whose name is in `class_names` are in the truth, under that name or the one that a mapping gives them; category
+    ids are from 1, in order. Returns the json's path.
     """
     import json
 
     from PIL import Image
 
+    class_of = class_names if isinstance(class_names, Mapping) else dict(zip(class_names, class_names, strict=True))
+    classes = list(dict.fromkeys(class_of.values()))
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -119,16 +124,16 @@ def paint_dataset(folder: Path, count: int, settings: PainterSettings, seed: int
         Image.fromarray(scene.image_rgb).save(folder / "images" / name)
         images.append({"id": k + 1, "file_name": name, "width": settings.width, "height": settings.height})
         for item in scene.objects:
-            if item.name in class_names:
+            if item.name in class_of:
                 x1, y1, x2, y2 = item.xyxy
                 annotations.append(
                     {
-                        "id": len(annotations) + 1, "image_id": k + 1, "category_id": class_names.index(item.name) + 1,
+                        "id": len(annotations) + 1, "image_id": k + 1, "category_id": classes.index(class_of[item.name]) + 1,
                         "bbox": [x1, y1, x2 - x1, y2 - y1], "area": int(item.mask.sum()), "iscrowd": 0,
                         "segmentation": encode_mask(item.mask),
                     }
                 )  # fmt: skip
-    categories = [{"id": k + 1, "name": name} for k, name in enumerate(class_names)]
+    categories = [{"id": k + 1, "name": name} for k, name in enumerate(classes)]
     truth = folder / "truth.json"
     truth.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}), encoding="utf-8")
     return truth

@@ -16,9 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from autodistill_grounded_sam.datasets import read_yolo
-from autodistill_grounded_sam.drawing import contact_sheet, draw_labels
-from autodistill_grounded_sam.images import read_image
+from autodistill_grounded_sam.drawing import dataset_sheet
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.painting import FRESH_SETTINGS, PainterSettings, paint_dataset
 
@@ -93,9 +91,7 @@ def main() -> None:
     teacher = run("evaluate", out / "teacher_on_unseen/run", "--truth", unseen)
 
     sheet = out / "contact_sheet.png"
-    rows = list(read_yolo(out / "dataset"))[:12]
-    pictures = [draw_labels(read_image(row.path), row.xyxy, row.class_id, names, row.rle) for row in rows if row.path]
-    Image.fromarray(contact_sheet(pictures)).save(sheet)
+    Image.fromarray(dataset_sheet(out / "dataset")).save(sheet)
 
     print("\nMeasured against the painted truth:")
     print(line(f"labels of the {args.scenes} scenes", labels))

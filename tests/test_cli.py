@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -329,3 +330,18 @@ def test_interrupted_distill_does_not_promise_to_go_on(say: Any, run: Path, monk
     said = say("distill", run, "--out", run / "student", "--target", "yolov8n-seg.yaml")
     assert said.code == 130
     assert "training starts anew" in said.err
+
+
+def test_frames_of_videos_good_and_bad(say: Any, tmp_path: Path) -> None:
+    film = cv2.VideoWriter(str(tmp_path / "walk.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (64, 48))
+    for seed in range(4):
+        film.write(np.random.default_rng(seed).integers(0, 255, (48, 64, 3), np.uint8))
+    film.release()
+    told = say("frames", tmp_path / "walk.avi", "--out", tmp_path / "frames", "--every", "2")
+    assert told.code == 0
+    assert "walk.avi: 4 frames, 2 looked at, 0 alike, 2 taken" in told.err
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    both = say("frames", tmp_path / "walk.avi", tmp_path / "bad.mp4", "--out", tmp_path / "frames", "--every", "2", "--json")
+    assert both.code == 3
+    assert (both.json["taken"], both.json["failed"]) == (2, 1)
+    assert [video["video"] for video in both.json["videos"] if video["fault"]] == ["bad.mp4"]

@@ -28,6 +28,7 @@ JOINERS = {
     "checking",
     "cross_fitting",
     "discovering",
+    "frames",
     "pipeline",
     "decisions",
     "importing",
