@@ -19,8 +19,8 @@ from autodistill_grounded_sam.measuring import evaluate
 from autodistill_grounded_sam.painting import PainterSettings, paint_dataset
 
 LABELLED = 20
-STEPS = 200
-OTHERS = 16
+STEPS = 160
+OTHERS = 12
 here = Path("adapt_with_twenty_images")
 
 names = {"green ring": "sprocket", "purple star": "widget", "yellow heart": "gadget"}

@@ -15,7 +15,7 @@ SCENES = 12
 here = Path("drop_in_for_autodistill")
 
 pairs = (("red", "circle"), ("green", "star"), ("blue", "square"), ("purple", "moon"))
-paint_folder(here / "images", SCENES, seed=500, settings=PainterSettings(objects=(2, 5), pairs=pairs))  # your photographs
+paint_folder(here / "images", SCENES, seed=500, settings=PainterSettings(512, 384, (2, 5), pairs=pairs))  # your photographs
 image = str(here / "images/scene_0001.png")
 
 # %% [markdown]

@@ -16,8 +16,8 @@ from autodistill_grounded_sam.drawing import dataset_sheet
 from autodistill_grounded_sam.measuring import evaluate
 from autodistill_grounded_sam.painting import PainterSettings, paint_dataset
 
-SCENES = 60
-EPOCHS = 40
+SCENES = 50
+EPOCHS = 35
 UNSEEN = 20
 here = Path("label_and_distill")  # everything is written below this folder
 

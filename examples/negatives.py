@@ -9,11 +9,12 @@
 # %%
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from autodistill_grounded_sam import LabelConfig, label
 from autodistill_grounded_sam.config import SeeConfig
-from autodistill_grounded_sam.drawing import contact_sheet, dataset_sheet
+from autodistill_grounded_sam.drawing import dataset_sheet
 from autodistill_grounded_sam.measuring import evaluate
 from autodistill_grounded_sam.painting import PainterSettings, paint_dataset
 
@@ -24,28 +25,29 @@ pairs = (("red", "circle"), ("orange", "circle"), ("blue", "circle"))
 scenes = PainterSettings(objects=(3, 5), pairs=pairs)
 truth = paint_dataset(here, SCENES, scenes, seed=6_000, class_names={"red circle": "ball"})
 
-classes = {"ball": {"prompts": ["circle"]}}
-plain = {"version": 1, "name": "balls", "classes": classes}
-better = {**plain, "negatives": ["orange circle", "blue circle"]}
 
-
-def tell(name: str) -> None:
-    point = evaluate(here / name, truth).operating_point
-    print(f"{name}: {point['precision']:.2f} of the labels are right, {point['recall']:.2f} of the balls are found")
+def ontology(prompt: str, *negatives: str) -> dict:
+    return {"version": 1, "name": "balls", "classes": {"ball": {"prompts": [prompt]}}, "negatives": list(negatives)}
 
 
 config = LabelConfig(see=SeeConfig(detector="mini", segmenter="mini"))
-for name, ontology in {"plain": plain, "with negatives": better}.items():
-    label(here / "images", ontology, here / name, config)
-    tell(name)
+asked = {
+    "plain": ontology("circle"),
+    "with negatives": ontology("circle", "orange circle", "blue circle"),
+    "and better words": ontology("red circle", "orange circle", "blue circle"),
+}
+for name, words in asked.items():
+    label(here / "images", words, here / name, config)
+    point = evaluate(here / name, truth).operating_point
+    print(f"{name}: {point['precision']:.2f} of the labels are right, {point['recall']:.2f} of the balls are found")
 
 # %% [markdown]
-# The same two pictures, above without negatives, below with them:
+# The same two pictures, in this order from above:
 
 # %%
-both = [dataset_sheet(here / name, 2, columns=2, cell_width_px=360) for name in ("plain", "with negatives")]
-Image.fromarray(contact_sheet(both, columns=1, cell_width_px=728)).save(here / "both.jpg")
-Image.open(here / "both.jpg")
+rows = [dataset_sheet(here / name, 2, columns=2, cell_width_px=320) for name in asked]
+Image.fromarray(np.concatenate(rows)).save(here / "compared.jpg")
+Image.open(here / "compared.jpg")
 
 # %% [markdown]
 # ## What became of the others?
@@ -66,7 +68,8 @@ for reason, count in reasons.most_common():
 # %% [markdown]
 # ## What next
 #
-# - A negative is worth it when you see one kind of mistake again and again: open the report, look at the worst labels of a class,
-#   and name what you see. It costs some words of the caption, no further look.
+# - A negative pays where one kind of mistake comes again and again: open the report, look at the worst labels of a class, and
+#   name what you see. It costs some words of the caption, not a look of its own.
+# - It wins a box only where its words fit better. A class that is asked for by its own words needs fewer of them.
 # - Negatives are words for the models, so a new one means that they look again; taking one out of play later does not.
 # - Where two of your own classes are mistaken for each other, say that they exclude one another: `exclusive: [[ball, orange]]`.

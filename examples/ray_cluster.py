@@ -21,7 +21,7 @@ from autodistill_grounded_sam.config import RunConfig, SeeConfig
 from autodistill_grounded_sam.drawing import dataset_sheet
 from autodistill_grounded_sam.testing import paint_folder
 
-SCENES = 24
+SCENES = 16
 here = Path("ray_cluster")
 
 paint_folder(here / "images", SCENES, seed=9_000)
@@ -62,5 +62,4 @@ Image.open(here / "labels.jpg")
 #   themselves, from wherever every machine of the cluster can reach them.
 # - A worker that dies is replaced and its batches are looked at again. If the driver dies, the same command goes on where the
 #   record ends.
-# - `gpus_per_worker=0.5` puts two workers on a GPU. `docs/scale.md` has what was measured, and at what size one machine is
-#   enough.
+# - `gpus_per_worker=0.5` puts two workers on a GPU. `docs/scale.md` has what was measured.

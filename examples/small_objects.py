@@ -7,11 +7,12 @@
 # %%
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from autodistill_grounded_sam import LabelConfig, label
 from autodistill_grounded_sam.config import SeeConfig
-from autodistill_grounded_sam.drawing import contact_sheet, dataset_sheet
+from autodistill_grounded_sam.drawing import dataset_sheet
 from autodistill_grounded_sam.measuring import evaluate
 from autodistill_grounded_sam.painting import PainterSettings, paint_dataset
 
@@ -38,8 +39,8 @@ for tiles in ("none", "auto"):
 # The same picture, without tiles and with them:
 
 # %%
-both = [dataset_sheet(here / tiles, 1, columns=1, cell_width_px=640) for tiles in ("none", "auto")]
-Image.fromarray(contact_sheet(both, columns=2, cell_width_px=560)).save(here / "both.jpg")
+both = [dataset_sheet(here / tiles, 1, columns=1, cell_width_px=520) for tiles in ("none", "auto")]
+Image.fromarray(np.concatenate(both, axis=1)).save(here / "both.jpg")
 Image.open(here / "both.jpg")
 
 # %% [markdown]

@@ -71,16 +71,14 @@ def test_adapt_with_twenty_images(run: Run, tmp_path: Path) -> None:
 def test_tune_thresholds(run: Run) -> None:
     said = run("tune_thresholds", SCENES=12)
     assert "12 images looked at" in said and said.count("0 images looked at") == 3
-    assert "classes:" in said and "red circle" in said
+    assert re.search(r"^  # .* objects in \d+ images\n  ball:", said, re.MULTILINE)
 
 
 @pytest.mark.slow
 def test_negatives(run: Run) -> None:
     said = run("negatives", SCENES=6)
-    (plain,), (better,) = (
-        re.findall(rf"^{name}: (\S+) of the labels are right", said, re.M) for name in ("plain", "with negatives")
-    )
-    assert float(better) > float(plain)
+    right = [float(share) for share in re.findall(r"(\S+) of the labels are right", said)]
+    assert len(right) == 3 and right[0] < right[1] <= right[2]
     assert re.search(r"\d+ negative", said)
 
 
