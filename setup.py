@@ -45,7 +45,7 @@ EXTRAS = {
     "ray": ["ray[data]>=2.40"],
     "cloud": ["universal_pathlib>=0.2"],  # images by URL; s3:// needs s3fs beside it, gs:// gcsfs, and so on
     "app": ["gradio>=5"],
-    "browser": ["playwright>=1.45"],  # for the tests that drive Chromium
+    "browser": ["playwright>=1.45", "axe-playwright-python>=0.1.4"],  # for tests that drive Chromium; axe-core is in it
     "docs": [
         "mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.28",  # the site
         "nbformat>=5", "nbclient>=0.10", "ipykernel>=6",  # the stories, made and executed by `python -m tools.notebooks`

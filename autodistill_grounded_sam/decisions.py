@@ -42,6 +42,7 @@ from autodistill_grounded_sam.types import (
 )
 
 REVIEW_FOLDER = "review"  # of a dataset: its images that wait for review, as a dataset of the same format
+REPORT_FILE = "report.html"  # beside the run; its head says of which decision it is
 DECIDED_AT_ONCE = 64  # images; together they are decided several times as quick as one by one, and hardly quicker beyond
 
 
@@ -156,6 +157,18 @@ class Decision:
             command = f"grounded-sam decide {self.store.run.parent} --format {' --format '.join(stale)}"
             notes.append(f"the dataset on disk ({', '.join(stale)}) is of an earlier decision; `{command}` writes it anew")
         return notes
+
+    def note_on_report(self, export: ExportConfig | None) -> list[str]:
+        """That the page of the run is of an earlier decision, where it is."""
+        out = self.store.run.parent
+        try:
+            with (out / REPORT_FILE).open("rb") as file:
+                head = file.read(4096)
+        except OSError:
+            return []
+        if b'<meta name="decision"' not in head or self.key(export or self.last.export).encode() in head:
+            return []
+        return [f"{out / REPORT_FILE} is of an earlier decision; `grounded-sam report {out}` writes it anew"]
 
     def labelled(self, tally: Tally) -> Iterator[tuple[ImageRecord, Labels]]:
         """Each image that was seen with its labels, in the order of ids, after what a person said of them."""

@@ -29,7 +29,7 @@ from autodistill_grounded_sam.run_setup import (
     learnt_by,
     peak_memory_mb,
     planner_of,
-    refuse_examples,
+    refuse_impossible,
     session_note,
     worker_spec,
     worker_type_of,
@@ -111,7 +111,7 @@ def label(
         seen = see(images, words, target, config, extension=extension, progress=progress)
         if progress is not None:
             progress.message("deciding, and writing the dataset")
-        decided = redecide(seen.run, config.decide, words, export=config.export)
+        decided = redecide(seen.run, config.decide, words, export=config.export, report_follows=config.run.report)
         told = time.perf_counter()
         report, why_not = _report(seen.run) if config.run.report else (None, [])
     return replace(
@@ -144,7 +144,7 @@ def see(
     require_apart(place(images), Path(out))
     identity = identity_of(config, words)  # missing weights are told before a large folder is read
     refuse_thresholds_without_scores(identity, config.decide, words)
-    refuse_examples(config, words)
+    refuse_impossible(config, words)
     # Libraries that are loaded among the records of a million images keep their memory from being given back.
     import cv2  # noqa: F401
     import pyarrow.parquet  # noqa: F401
@@ -182,12 +182,14 @@ def redecide(
     *,
     export: ExportConfig | None = None,
     images: Path | str | None = None,
+    report_follows: bool = False,
 ) -> RunSummary:
     """The cheap half: decide anew from what was seen, without a model; with `export` the dataset is written as well.
 
     `config` and `ontology` left out are those used last (`last_settings`); an ontology may name any of the prompts that the
     run asked for. The format that was written first lies in the output folder itself, any other in a folder of its name in it.
-    `images` says where the images folder is now, if it moved. `notes` of the summary says where a dataset on disk is older.
+    `images` says where the images folder is now, if it moved. `notes` of the summary says where a dataset
+    on disk is older, and the report, unless `report_follows`.
     """
     started, run = time.perf_counter(), find_run(Path(run))
     with RunLock(run):
@@ -201,7 +203,7 @@ def redecide(
             for _ in decision.labelled(tally):
                 pass
         written = decision.remember(export, formats)
-        notes = decision.notes(tally, export, written)
+        notes = [*decision.notes(tally, export, written), *([] if report_follows else decision.note_on_report(export))]
     failed, seconds = decision.store.failed(), time.perf_counter() - started
     states = {state.value: tally.states[state] for state in State} | {State.FAILED.value: len(failed)}
     per_class = {name: tally.classes[class_id] for class_id, name in enumerate(decision.ontology.class_names)}
@@ -238,7 +240,7 @@ def decided_labels(run: Path | str, images: Path | str | None = None) -> tuple[O
 
 def build_worker(config: LabelConfig, ontology: Ontology) -> SeeWorker:
     """A worker for images that belong to no run: `look_at_one` shows it one."""
-    refuse_examples(config, ontology)
+    refuse_impossible(config, ontology)
     return worker_type_of(config)(worker_spec(config, ontology))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
 import shlex
@@ -11,19 +12,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autodistill_grounded_sam.decisions import QUALITY_FILE, Decision, Tally, read_calibration
+from autodistill_grounded_sam.decide.reviewed import match_reviews
+from autodistill_grounded_sam.decisions import QUALITY_FILE, REPORT_FILE, Decision, Tally, read_calibration
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, WrongPlaceError, WrongRunError
+from autodistill_grounded_sam.report.asking import SHOWN
 from autodistill_grounded_sam.report.copies import find_copies
-from autodistill_grounded_sam.report.facts import Judged, Measured, RunFacts, Student
+from autodistill_grounded_sam.report.facts import Asked, Judged, Measured, RunFacts, Student
 from autodistill_grounded_sam.report.gathering import Gatherer
 from autodistill_grounded_sam.report.page import MARK, render, shown_of_each_class
+from autodistill_grounded_sam.report.samples import Example, example_of, whole_example
+from autodistill_grounded_sam.review.queue import Doubts, Front
+from autodistill_grounded_sam.reviews import OF_IMAGES, Review
 from autodistill_grounded_sam.store.files import write_whole
 from autodistill_grounded_sam.store.lock import RunLock
 from autodistill_grounded_sam.store.store import find_run, read_json
+from autodistill_grounded_sam.trusting import QUEUE_FILE
+from autodistill_grounded_sam.types import Candidates, ImageRecord, Labels
 
 logger = logging.getLogger(__name__)
 
-FILE = "report.html"
 _CURVES = {
     "metrics/mAP50-95(M)": "mask mAP", "metrics/mAP50(M)": "mask mAP50",
     "metrics/mAP50-95(B)": "box mAP", "metrics/mAP50(B)": "box mAP50",
@@ -55,7 +62,7 @@ def write_report(
     where another file lies in the place, WrongRunError and StoreError as `redecide`, DatasetError for an evaluation that is none.
     """
     target = find_run(Path(run))
-    path = target.parent / FILE if out is None else Path(out)
+    path = target.parent / REPORT_FILE if out is None else Path(out)
     _require_ours(path)
     with RunLock(target):
         decided = Decision.of(target, None, None, images)
@@ -63,9 +70,12 @@ def write_report(
         sides, _, _ = decision.plan(decision.last.export)
         thresholds = decision.ontology.thresholds(max(decision.config.box_threshold, decision.config.text_threshold))
         gatherer = Gatherer(decision.ontology, thresholds, shown_of_each_class(len(decision.ontology.classes)))
-        tally = Tally()
-        for image, candidates, labels in decision.decided(tally):
+        tally, asking = Tally(), _Asking(decision)
+        for number, (image, candidates, labels) in enumerate(decision.decided(tally)):
             gatherer.add(image, candidates, labels, sides[image.id])
+            asking.add(number, image, candidates, labels)
+            if image.digest in decision.reviews:
+                tally.reviewed.add(image.digest)
         gathered = gatherer.result()
         measured = Measured(
             find_copies(lambda: ((image, dhash, sides[image.id]) for image, dhash in decision.store.seen(decision.images_root))),
@@ -73,6 +83,7 @@ def write_report(
             is_old,
             [_student(Path(folder)) for folder in students],
             [_judged(name, Path(file)) for name, file in evaluations],
+            asking.result(),
         )
         page = render(_run_facts(decided, tally), gathered, measured).encode()
     write_whole(path, page)
@@ -107,7 +118,47 @@ def _run_facts(decision: Decision, tally: Tally) -> RunFacts:
         store.not_looked_at(),
         tuple(decision.last.written),
         [*again, shlex.join(["grounded-sam", "report", str(out)])],
+        decision.key(decision.last.export),
     )
+
+
+class _Asking:
+    """The labels that a person should look at first, as `review` orders them, without those that one decided already."""
+
+    def __init__(self, decision: Decision) -> None:
+        self._decision, self._front = decision, Front[Example](SHOWN)
+        self._doubts = Doubts.of(decision.ontology, decision.config, decision.store.run / QUEUE_FILE)
+
+    def add(self, number: int, image: ImageRecord, candidates: Candidates, labels: Labels) -> None:
+        rows = self._undecided(labels, self._decision.reviews.get(image.digest, ()))
+        doubts = self._doubts(image.digest, candidates, labels)[rows]
+
+        def example(row: int) -> Example:
+            if not len(labels):
+                return whole_example(image, candidates, labels)
+            shown = example_of(image, candidates, labels, int(labels.candidate[row]))
+            class_id, score, margin = int(labels.class_id[row]), float(labels.score[row]), float(labels.margin[row])
+            return replace(shown, class_id=class_id, score=score, margin=margin)
+
+        self._front.offer(number, rows, doubts, example)
+
+    def result(self) -> Asked:
+        store, out = self._decision.store, self._decision.store.run.parent
+        key = hashlib.sha256(json.dumps([store.info["identity"], str(out.resolve())]).encode()).hexdigest()[:16]
+        decided = sum(map(len, self._decision.reviews.values()))
+        formats = [word for name in self._decision.last.written for word in ("--format", name)]
+        merge = shlex.join(["grounded-sam", "review", str(out), "--merge", "reviews.jsonl"])
+        return Asked(self._front.entries, key, decided, merge, shlex.join(["grounded-sam", "decide", str(out), *formats]))
+
+    def _undecided(self, labels: Labels, reviews: Sequence[Review]) -> list[int]:
+        """The rows of the labels that nobody decided; 0 of an image without labels."""
+        if not reviews:
+            return list(range(max(1, len(labels))))
+        if any(review.verdict in OF_IMAGES for review in reviews):
+            return []
+        if not len(labels):
+            return [] if any(review.stands for review in reviews) else [0]
+        return [row for row, owner in enumerate(match_reviews(labels, reviews, self._decision.ontology).tolist()) if owner < 0]
 
 
 def _student(folder: Path) -> Student:

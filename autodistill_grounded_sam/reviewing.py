@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ from autodistill_grounded_sam.masks import areas
 from autodistill_grounded_sam.pipeline import Progress
 from autodistill_grounded_sam.protocols import Segmenter
 from autodistill_grounded_sam.review.merging import Merged, merge
-from autodistill_grounded_sam.review.queue import Queue, doubts_of
+from autodistill_grounded_sam.review.queue import Doubts, Queue
 from autodistill_grounded_sam.review.server import ReviewServer
 from autodistill_grounded_sam.review.session import Material, Session
 from autodistill_grounded_sam.reviews import FILE
@@ -54,13 +53,14 @@ def open_review(
     queue = _queue(decision, progress)
     lookup = Lookup(decision.store, decision.images_root)
     masks = decision.store.info["identity"].get("segmenter") is not None
+    see = see_of(decision.store)
     material = Material(
         name=str(decision.store.run.parent.absolute().name),
         lookup=lookup,
         queue=queue,
         ontology=decision.ontology,
         decide=decision.label_one,
-        segment=LazySegmenter(see_of(decision.store), device, offline) if masks else None,
+        segment=LazySegmenter(see, device, offline) if masks and see.segmenter != plugins.OWN_MASKS else None,
         file=decision.store.run / FILE,
         said=decision.reviews,
         trust=decision.config.trust,
@@ -119,35 +119,17 @@ def _queue(decision: Decision, progress: Progress | None) -> Queue:
 
 
 def _make_queue(decision: Decision) -> Queue:
-    """All labels of a run by how likely they are wrong: by trust where `quality` wrote its queue, behind these and else by how
-    near they are to the threshold."""
+    """All labels of a run by how likely they are wrong."""
     images, labels_of, class_ids, boxes, doubts = [], [], [], [], []
-    trust = _trust_of(decision.store.run / QUEUE_FILE)
-    behind = 1 - max(trust.values(), default=0.0)
+    doubts_of = Doubts.of(decision.ontology, decision.config, decision.store.run / QUEUE_FILE)
     for number, (image, candidates, labels) in enumerate(decision.decided(Tally())):
-        doubt = doubts_of(candidates, labels, decision.ontology, decision.config) * np.float32(behind)
         count = max(1, len(labels))
-        if len(labels):
-            names = [decision.ontology.class_names[class_id] for class_id in labels.class_id.tolist()]
-            keys = [_key(image.digest, name, box) for name, box in zip(names, labels.xyxy.tolist(), strict=True)]
-            doubt = np.array([1 - trust[key] if key in trust else own for key, own in zip(keys, doubt, strict=True)], np.float32)
         images.append(np.full(count, number, np.int32))
         labels_of.append(np.arange(count, dtype=np.int32) if len(labels) else np.full(1, -1, np.int32))
         class_ids.append(labels.class_id if len(labels) else np.full(1, -1, np.int32))
         boxes.append(labels.xyxy if len(labels) else np.zeros((1, 4), np.float32))
-        doubts.append(doubt)
+        doubts.append(doubts_of(image.digest, candidates, labels))
     if not images:
         raise WrongRunError(f"no image of {decision.store.run} was seen yet: run `label` first")
-    return Queue.of(*(np.concatenate(column) for column in (images, labels_of, class_ids, boxes, doubts)))
-
-
-def _trust_of(path: Path) -> dict[tuple[str, str, tuple[float, ...]], float]:
-    """The trust of labels by their key, as `quality` wrote it."""
-    if not path.exists():
-        return {}
-    rows = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
-    return {_key(row["digest"], row["class"], row["xyxy"]): row["trust"] for row in rows}
-
-
-def _key(digest: str, name: str, xyxy: Sequence[float]) -> tuple[str, str, tuple[float, ...]]:
-    return digest, name, tuple(round(edge, 2) for edge in xyxy)
+    joined = np.concatenate
+    return Queue.of(joined(images), joined(labels_of), joined(class_ids), joined(boxes), joined(doubts))

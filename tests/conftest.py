@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("YOLO_OFFLINE", "true")
 
 import pytest
 from hypothesis import settings
+
+from tests import browser_kit
 
 # The same examples in every run, so that a change is what turns a test red; HYPOTHESIS_PROFILE=default looks for new ones.
 settings.register_profile("repeatable", derandomize=True)
@@ -25,3 +29,9 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"reference folder {folder} is not here (set AGS_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, for tests marked `browser`."""
+    yield from browser_kit.chromium()

@@ -76,10 +76,17 @@ def test_the_report_is_of_the_last_decision(tmp_path: Path) -> None:
     label(tmp_path)
     before = words_of(tmp_path / "out" / "report.html")
     summary = pipeline.redecide(tmp_path / "out", DecideConfig(box_threshold=0.9))
+    old = f"{tmp_path / 'out' / 'report.html'} is of an earlier decision; `grounded-sam report {tmp_path / 'out'}` writes it anew"
+    assert old in summary.notes
     report = write_report(tmp_path / "out")
     assert report.labels == summary.labels
     after = words_of(report.path)
     assert "the dataset on disk (yolo) is of an earlier decision" in after and "earlier decision" not in before
+    assert old not in after and old not in pipeline.redecide(tmp_path / "out").notes
+    assert old in label(tmp_path, CONFIG.model_copy(update={"run": RunConfig(report=False)})).notes
+    assert old not in label(tmp_path).notes
+    (tmp_path / "out" / "report.html").write_text("somebody else's")
+    assert old not in pipeline.redecide(tmp_path / "out", DecideConfig(box_threshold=0.9)).notes
 
 
 def test_command_line(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

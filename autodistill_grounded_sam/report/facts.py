@@ -24,6 +24,7 @@ class RunFacts:
     not_looked_at: int = 0
     formats: Sequence[str] = ()
     commands: Sequence[str] = ()  # to do the same again, and to go on
+    decision: str = ""  # stands for it, so that a page of an earlier one is known
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,19 @@ class Copies:
     alike: int = 0
     leaking: int = 0
     pairs: Sequence[tuple[Example, Example]] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person is asked on the page: labels most likely wrong, that first, of which nobody said anything yet. `key` names
+    the run for the browser, `decided` counts the decisions that the run has already; `merge` is the command that takes in those
+    of the page, `then` the one that applies them."""
+
+    examples: Sequence[Example] = ()
+    key: str = ""
+    decided: int = 0
+    merge: str = ""
+    then: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,3 +76,4 @@ class Measured:
     quality_is_old: bool = False
     students: Sequence[Student] = ()
     judged: Sequence[Judged] = field(default_factory=tuple)
+    asked: Asked = Asked()

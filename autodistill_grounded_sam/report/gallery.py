@@ -8,7 +8,7 @@ from itertools import zip_longest
 from math import isnan
 from typing import NamedTuple
 
-from autodistill_grounded_sam.report.facts import Copies, RunFacts
+from autodistill_grounded_sam.report.facts import Measured, RunFacts
 from autodistill_grounded_sam.report.gathering import Gathered
 from autodistill_grounded_sam.report.pictures import Picture, draw_pictures
 from autodistill_grounded_sam.report.samples import Example, Kind
@@ -48,24 +48,23 @@ class Gallery:
     dropped: Mapping[Reason, Sequence[Shot]]
     whole: Mapping[State, Sequence[Shot]]
     pairs: Sequence[tuple[Shot, Shot]]
+    asked: Sequence[Shot]
     left_out: int
     trusted: bool
 
     @staticmethod
-    def of(run: RunFacts, gathered: Gathered, copies: Copies, shown: int, budget_bytes: int) -> Gallery:
+    def of(run: RunFacts, gathered: Gathered, measured: Measured, shown: int, budget_bytes: int) -> Gallery:
         names = run.ontology.class_names
         most = sorted(range(len(names)), key=lambda one: (-int(gathered.labels[one]), one))[:SHOWN_CLASSES]
         groups = {one: _without_repeats({kind: gathered.examples[kind][one] for kind in Kind}, shown) for one in sorted(most)}
-        ranked = list(
-            _ranked(
-                [
-                    *([example for pair in copies.pairs for example in pair],),
-                    *gathered.dropped.values(),
-                    *gathered.whole.values(),
-                    *(examples for of_class in groups.values() for examples in of_class.values()),
-                ]
-            )
-        )
+        pairs, asked = measured.copies.pairs, measured.asked.examples
+        lists = [
+            [example for pair in pairs for example in pair],
+            *gathered.dropped.values(),
+            *gathered.whole.values(),
+            *(examples for of_class in groups.values() for examples in of_class.values()),
+        ]
+        ranked = [*asked, *_ranked(lists)]
         pictures = {id(one): picture for one, picture in zip(ranked, draw_pictures(ranked, budget_bytes), strict=True)}
 
         def shots(examples: Iterable[Example]) -> tuple[Shot, ...]:
@@ -77,7 +76,8 @@ class Gallery:
             {one: [Group(*titles[kind], shots(some)) for kind, some in kinds.items() if some] for one, kinds in groups.items()},
             {reason: shots(some) for reason, some in gathered.dropped.items()},
             {state: shots(some) for state, some in gathered.whole.items()},
-            [(first, second) for pair in copies.pairs for first, second in [shots(pair)]],
+            [(first, second) for pair in pairs for first, second in [shots(pair)]],
+            shots(asked),
             sum(picture is None for picture in pictures.values()),
             trusted,
         )

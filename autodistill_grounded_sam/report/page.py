@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from autodistill_grounded_sam.report import figures
 from autodistill_grounded_sam.report.advice import advise
+from autodistill_grounded_sam.report.asking import questions
 from autodistill_grounded_sam.report.facts import Measured, RunFacts
 from autodistill_grounded_sam.report.gallery import Gallery
 from autodistill_grounded_sam.report.gathering import Gathered
@@ -22,8 +23,8 @@ PICTURE_BYTES = 10_000_000  # of the 15 MB that a page may have; the tables and 
 
 def render(run: RunFacts, gathered: Gathered, measured: Measured) -> str:
     """The whole page. The same records give the same text."""
-    gallery = Gallery.of(run, gathered, measured.copies, shown_of_each_class(len(run.ontology.classes)), PICTURE_BYTES)
-    style, script = (Markup(_read(name)) for name in ("page.css", "page.js"))
+    gallery = Gallery.of(run, gathered, measured, shown_of_each_class(len(run.ontology.classes)), PICTURE_BYTES)
+    style, script = Markup(_read("page.css")), Markup(_read("page.js") + _read("asking.js"))
     return _environment().get_template("page.html.j2").render(
         mark=Markup(MARK),
         policy="; ".join(
@@ -42,6 +43,7 @@ def render(run: RunFacts, gathered: Gathered, measured: Measured) -> str:
         advice=advise(run, gathered, measured),
         measured=measured,
         gallery=gallery,
+        questions=questions(measured.asked.examples, gallery.asked, run.ontology.class_names),
         facts=figures.headline(run, gathered),
         classes=figures.class_rows(run, gathered, measured.quality),
         overall=figures.overall_charts(run, gathered),

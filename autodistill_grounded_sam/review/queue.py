@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from bisect import insort
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Generic, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
+import numpy.typing as npt
 
 from autodistill_grounded_sam.config import DecideConfig
 from autodistill_grounded_sam.decide.scores import score_classes
@@ -16,6 +22,8 @@ from autodistill_grounded_sam.types import Candidates, Float32, Int32, Labels
 LEVELS = 10  # of doubt; within one, going on in the same image saves more than the exact order
 
 _COLUMNS = ("image", "start", "label", "class_id", "xyxy")
+Key = tuple[str, str, tuple[float, ...]]  # of a label: digest of its image, class, box
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Queue:
     @staticmethod
     def of(image: Int32, label: Int32, class_id: Int32, xyxy: Float32, doubt: Float32) -> Queue:
         """The queue of entries (K,) in any order; `doubt` is from 0 to 1."""
-        level = np.minimum((doubt * LEVELS).astype(np.int64), LEVELS - 1)
+        level = _levels(doubt)
         group = level * (int(image.max(initial=0)) + 1) + image
         _, of_group = np.unique(group, return_inverse=True)
         worst = np.zeros(int(of_group.max(initial=-1)) + 1, np.float32)
@@ -63,6 +71,60 @@ class Queue:
         return slice(int(self.start[stop]), int(self.start[stop + 1]))
 
 
+@dataclass
+class Front(Generic[Entry]):
+    """The first `size` entries of the queue, of images that come in the order of their numbers; no others are held or made."""
+
+    size: int
+    _held: list[tuple[tuple[int, float, int], tuple[Entry, ...]]] = field(default_factory=list)
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [entry for _, group in self._held for entry in group][: self.size]
+
+    def offer(self, image: int, rows: Sequence[int], doubt: Float32, make: Callable[[int], Entry]) -> None:
+        """Take in the labels `rows` of an image, whose `doubt` (len(rows),) is; `make` is called for those that come in."""
+        levels = _levels(doubt)
+        for level in sorted(set(levels.tolist()), reverse=True):
+            own = np.flatnonzero(levels == level)
+            key = (-level, -float(doubt[own].max()), image)
+            if len(self._held) == self.size and key >= self._held[-1][0]:
+                return
+            worst_first = own[np.argsort(-doubt[own], kind="stable")].tolist()
+            insort(self._held, (key, tuple(make(rows[place]) for place in worst_first)), key=lambda held: held[0])
+            del self._held[self.size :]
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """How likely each label is wrong, from 0 to 1: by its `trust` where `quality` wrote that, behind these and else by how near
+    it is to what would have been decided otherwise."""
+
+    ontology: Ontology
+    config: DecideConfig
+    trust: Mapping[Key, float]
+
+    @staticmethod
+    def of(ontology: Ontology, config: DecideConfig, measured: Path) -> Doubts:
+        """`measured` is the queue that `quality` wrote, if it did."""
+        lines = measured.read_text("utf-8").split("\n") if measured.exists() else []
+        rows = [json.loads(line) for line in lines if line]
+        return Doubts(ontology, config, {_key(row["digest"], row["class"], row["xyxy"]): row["trust"] for row in rows})
+
+    def __call__(self, digest: str, candidates: Candidates, labels: Labels) -> Float32:
+        """(m,) of the labels of the image of these bytes, (1,) of an image without labels: does it hold nothing?"""
+        near: Float32 = doubts_of(candidates, labels, self.ontology, self.config) * np.float32(self._behind)
+        if not self.trust or not len(labels):
+            return near
+        names = [self.ontology.class_names[class_id] for class_id in labels.class_id.tolist()]
+        keys = (_key(digest, name, box) for name, box in zip(names, labels.xyxy.tolist(), strict=True))
+        return np.array([1 - self.trust.get(key, 1 - own) for key, own in zip(keys, near.tolist(), strict=True)], np.float32)
+
+    @cached_property
+    def _behind(self) -> float:
+        return 1 - max(self.trust.values(), default=0.0)
+
+
 def doubts_of(candidates: Candidates, labels: Labels, ontology: Ontology, config: DecideConfig) -> Float32:
     """How near each label (m,) is to what would have been decided otherwise, by threshold or margin: 1 at it, 0 far from it.
 
@@ -78,3 +140,11 @@ def doubts_of(candidates: Candidates, labels: Labels, ontology: Ontology, config
     scored = score_classes(candidates.scores, ontology)
     nearest: Float32 = np.clip(1 + (scored.score - thresholds[scored.class_id]).max(keepdims=True), 0, 1)
     return nearest
+
+
+def _levels(doubt: Float32) -> npt.NDArray[np.int64]:
+    return np.minimum((doubt * LEVELS).astype(np.int64), LEVELS - 1)
+
+
+def _key(digest: str, name: str, xyxy: Sequence[float]) -> Key:
+    return digest, name, tuple(round(edge, 2) for edge in xyxy)

@@ -1,8 +1,7 @@
-"""The page in a browser, opened from disk: no request, no error, and everything by keyboard."""
+"""The page in a browser, opened from disk: no request, no error, everything by keyboard, and nothing that keeps people out."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,10 @@ from typing import Any
 import pytest
 
 from autodistill_grounded_sam.reporting import write_report
-from tests.report.report_kit import label_all_sorts
+from tests.browser_kit import grave_faults, opened, shot
+from tests.report.report_kit import EVIL, label_all_sorts
 
 pytestmark = pytest.mark.browser
-WIDTHS = (390, 820, 1440)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium, or the one that playwright brought."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra [browser]: pip install playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    with playwright.sync_playwright() as started:
-        if chromium is None and not Path(started.chromium.executable_path).exists():
-            pytest.skip("needs Chromium: apt-get install chromium, or playwright install chromium")
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-        running = started.chromium.launch(executable_path=chromium, args=arguments)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +22,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(browser: Any, report: Path) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    page, told = context.new_page(), []
-    page.on("console", lambda message: told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("dialog", lambda dialog: told.append(f"a dialog opened: {dialog.message}"))
-    page.on("request", lambda request: told.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
-    page.goto(report.as_uri())
-    yield page
-    assert told == []
-    context.close()
+    with opened(browser, report.as_uri()) as page:
+        yield page
 
 
 def test_a_label_is_enlarged_and_left_by_keyboard(page: Any) -> None:
-    first = page.locator(".shot[data-full]").first
+    first = page.locator("#gallery .shot[data-full]").first
     opener = first.get_by_role("button", name="Enlarge: ")
     opener.focus()
     page.keyboard.press("Enter")
@@ -79,24 +56,35 @@ def test_classes_are_filtered_by_name(page: Any) -> None:
     assert page.locator("article.class:visible").count() == 3
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_stand_out_from_the_paper_and_nothing_is_wider_than_the_window(browser: Any, report: Path, scheme: Any) -> None:
-    for width in WIDTHS:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page = context.new_page()
-        page.goto(report.as_uri())
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (900, "light"), (1440, "light"), (1440, "dark")])
+def test_nothing_keeps_people_out_and_nothing_is_wider_than_the_window(
+    browser: Any, report: Path, width: int, scheme: str
+) -> None:
+    with opened(browser, report.as_uri(), viewport={"width": width, "height": 900}, color_scheme=scheme) as page:
+        page.evaluate(
+            "document.querySelectorAll('.class').forEach((one) => one.style.contentVisibility = 'visible')"
+        )  # all of it
         assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert page.evaluate(LOWEST_CONTRAST) >= 4.5
-        context.close()
+        assert page.evaluate(LOWEST_CONTRAST) >= 4.5  # which axe leaves undecided where a text stands on a picture
+        assert grave_faults(page) == []
+        shot(page, f"report_{width}_{scheme}", full_page=True)
+        page.locator(".shot:not([data-line]) .open").first.click()
+        shot(page, f"report_{width}_{scheme}_enlarged")
+        assert grave_faults(page, "dialog[open]") == []
 
 
 def test_the_page_is_whole_without_its_script(browser: Any, report: Path) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(report.as_uri())
-    assert page.locator(".shot svg").first.is_visible() and page.locator("article.class").count() == 3
-    assert not page.locator(".filter").is_visible() and page.locator("dialog").count() == 0
-    context.close()
+    with opened(browser, report.as_uri(), java_script_enabled=False) as page:
+        assert page.locator(".shot svg").first.is_visible() and page.locator("article.class").count() == 3
+        assert not page.locator(".filter, .asking").first.is_visible() and page.locator("dialog").count() == 0
+
+
+def test_evil_names_are_text(page: Any) -> None:
+    assert page.locator("article.class h3", has_text=EVIL).is_visible()
+    page.locator("#review .shot .open", has=page.locator(":scope[aria-label*='square & co']")).first.click()
+    assert page.locator("dialog[open] .classes button", has_text=EVIL).is_visible()
+    assert page.locator("dd", has_text=f"{EVIL}.png").count()
+    assert page.locator("script").count() == 1
 
 
 # Of all texts against the colour of the page, or of what they stand on; as WCAG 2.2 has it.

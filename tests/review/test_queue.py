@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from autodistill_grounded_sam.config import DecideConfig
 from autodistill_grounded_sam.ontology import ClassSpec, Ontology
-from autodistill_grounded_sam.review.queue import Queue, doubts_of
+from autodistill_grounded_sam.review.queue import Doubts, Front, Queue, doubts_of
 from autodistill_grounded_sam.types import Candidates, Labels, State
 
 ONTOLOGY = Ontology((ClassSpec("a", ("a",)), ClassSpec("b", ("b",), box_threshold=0.6)))
@@ -38,6 +39,26 @@ def test_boxes_stay_with_their_labels() -> None:
     assert found.xyxy[found.entries(0)].tolist() == [[4, 5, 6, 7]]
 
 
+@pytest.mark.parametrize("size", [1, 7, 40, 500])
+def test_the_front_is_the_beginning_of_the_queue_and_makes_no_more_than_it_holds(size: int) -> None:
+    rng = np.random.default_rng(size)
+    doubt_of = [rng.random(rng.integers(1, 5)).astype(np.float32).round(2) for _ in range(100)]
+    front, made = Front[tuple[int, int]](size), list[int]()
+    for image, doubt in enumerate(doubt_of):
+        front.offer(image, range(len(doubt)), doubt, lambda row, image=image: (made.append(image), (image, row))[1])  # type: ignore[misc]
+    whole = queue(*((image, row, float(one)) for image, doubt in enumerate(doubt_of) for row, one in enumerate(doubt)))
+    order = [(image, row) for image, rows in stops(whole) for row in rows]
+    assert front.entries == order[:size]
+    assert size > 40 or len(made) < len(order)
+
+
+def test_the_front_leaves_out_rows_that_are_not_offered() -> None:
+    front = Front[int](3)
+    front.offer(0, [1, 3], np.float32([0.91, 0.98]), lambda row: row)
+    front.offer(1, [], np.float32([]), lambda row: -1)
+    assert front.entries == [3, 1]
+
+
 def labels(class_id: list[int], score: list[float], margin: list[float]) -> Labels:
     count = len(class_id)
     return Labels(
@@ -55,6 +76,17 @@ def test_an_image_without_labels_is_as_doubtful_as_its_best_candidate_is_near() 
     seen = Candidates(np.zeros((2, 4), np.float32), np.array([[0.30, 0.0], [0.0, 0.5]], np.float32))
     assert doubts_of(seen, Labels.nothing(), ONTOLOGY, DecideConfig()).tolist() == pytest.approx([0.95])
     assert doubts_of(Candidates.none(2), Labels.nothing(), ONTOLOGY, DecideConfig()).tolist() == [0]
+
+
+def test_labels_of_known_trust_come_before_all_others(tmp_path: Path) -> None:
+    (tmp_path / "queue.jsonl").write_text(
+        "".join(json.dumps({"digest": "d", "class": "a", "xyxy": [0, 0, 0, 0], "trust": trust}) + "\n" for trust in (0.9, 0.25))
+    )
+    seen, decided = Candidates.none(2), labels([0, 1], [0.40, 0.9], [0.4, 0.8])
+    doubts = Doubts.of(ONTOLOGY, DecideConfig(), tmp_path / "queue.jsonl")
+    assert doubts("d", seen, decided).tolist() == pytest.approx([0.75, 0.7 * 0.75])  # behind the one of most trust that is known
+    assert doubts("other", seen, decided).tolist() == pytest.approx([0.95 * 0.75, 0.7 * 0.75])
+    assert Doubts.of(ONTOLOGY, DecideConfig(), tmp_path / "none")("d", seen, decided).tolist() == pytest.approx([0.95, 0.7])
 
 
 def test_it_is_kept_and_only_that_of_the_same_key_comes_back(tmp_path: Path) -> None:

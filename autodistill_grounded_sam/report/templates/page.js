@@ -1,7 +1,29 @@
 "use strict";
 // Zoom, filter and keyboard. The page is whole without any of it.
+const button = (text, key, act) => {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.append(text);
+  const hint = document.createElement("kbd");
+  hint.append(key);
+  hint.setAttribute("aria-hidden", "true");
+  made.append(hint);
+  made.addEventListener("click", act);
+  return made;
+};
+
+// A button above the whole picture.
+const opener = (shot, act) => {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.className = "open";
+  made.addEventListener("click", act);
+  shot.append(made);
+  return made;
+};
+
 (() => {
-  const shots = [...document.querySelectorAll(".shot[data-full]")];
+  const shots = [...document.querySelectorAll(".shot[data-full]:not([data-line])")];
   const dialog = document.createElement("dialog");
   dialog.setAttribute("aria-label", "One label, enlarged");
   const body = document.createElement("div");
@@ -10,17 +32,6 @@
   document.body.append(dialog);
   let current = 0;
 
-  const button = (text, key, act) => {
-    const made = document.createElement("button");
-    made.type = "button";
-    made.append(text);
-    const hint = document.createElement("kbd");
-    hint.append(key);
-    hint.setAttribute("aria-hidden", "true");
-    made.append(hint);
-    made.addEventListener("click", act);
-    return made;
-  };
   const visible = () => shots.filter((one) => one.offsetParent !== null);
   const move = (step) => {
     const now = visible();
@@ -69,13 +80,9 @@
   };
 
   const openers = shots.map((shot, place) => {
-    const opener = document.createElement("button");
-    opener.type = "button";
-    opener.className = "open";
-    opener.setAttribute("aria-label", `Enlarge: ${shot.querySelector("svg").getAttribute("aria-label")}`);
-    opener.addEventListener("click", () => show(place));
-    shot.append(opener);
-    return opener;
+    const made = opener(shot, () => show(place));
+    made.setAttribute("aria-label", `Enlarge: ${shot.querySelector("svg").getAttribute("aria-label")}`);
+    return made;
   });
   dialog.addEventListener("close", () => openers[current].focus());
   dialog.addEventListener("click", (event) => event.target === dialog && close());
