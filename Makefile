@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: setup demo test quick peers browser docs lint mini clean
+.PHONY: setup demo test quick peers browser docs stories lint mini clean
 
 setup: $(STAMP)
 
@@ -70,6 +70,11 @@ docs: $(VENV)/.docs-installed
 $(VENV)/.docs-installed: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
+
+# Executes the notebooks of docs/stories anew, from the scripts in examples/.
+stories: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs,ray]'
+	$(BIN)/python -m tools.notebooks
 
 # Trains the shipped mini weights again, from painting the scenes to the measured folders: two and a half hours of two cores.
 # A leg that is done is kept in .cache/mini and not done again, so it may be broken off.

@@ -59,13 +59,12 @@ def take_frames(
     if every < 1:
         raise ConfigError(f"every must be 1 (each frame) or more, got {every}")
     found = _find([videos] if isinstance(videos, str | Path) else videos)
-    results = []
+    results: list[VideoFrames] = []
     for name, path in found.items():
-        result = _take(name, path, Path(out) / name, every, keep_alike)
-        results.append(result)
+        results.append(result := _take(name, path, Path(out) / name, every, keep_alike))
         if on_video is not None:
             on_video(result)
-    if all(result.fault for result in results):
+    if results and all(result.fault for result in results):
         raise NoImagesError(f"none of the {len(results)} videos could be read; the first, {results[0].video}: {results[0].fault}")
     return results
 
@@ -76,15 +75,18 @@ def _find(videos: Sequence[Path | str]) -> dict[str, Path]:
     for given in map(Path, videos):
         if not given.exists():
             raise NoImagesError(f"there is no video at {given}")
-        inside = [path for path in given.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
+        inside = {path.relative_to(given).as_posix(): path for path in given.rglob("*") if _is_video(path)}
         if given.is_dir() and not inside:
             raise NoImagesError(f"no video in {given}: looked in all its folders for {' '.join(VIDEO_SUFFIXES)}")
-        for path in inside if given.is_dir() else [given]:
-            name = path.relative_to(given).as_posix() if given.is_dir() else path.name
-            if name in found:
-                raise ConfigError(f"two videos are named {name}: give the folder that holds both, or rename one")
-            found[name] = path
+        named = inside if given.is_dir() else {given.name: given}
+        for name in named.keys() & found.keys():
+            raise ConfigError(f"two videos are named {name}: give the folder that holds both, or rename one")
+        found |= named
     return dict(sorted(found.items()))
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _take(name: str, path: Path, folder: Path, every: int, keep_alike: bool) -> VideoFrames:

@@ -80,6 +80,8 @@ Image.open(here / "student.jpg")
 # ## What next
 #
 # - Look at `report.html`. If a class is full of mistakes, try other words first, then a threshold of its own (*tune thresholds*).
-# - A pretrained student (`yolov8n-seg.pt`), more images and more epochs: the student here began from random weights.
+# - The student began from random weights, with few images and few epochs, and is well behind its teacher. Start from
+#   `yolov8n-seg.pt`, give it more of both (`SCENES`, `EPOCHS` above), and measure again; `make demo` is this story at a larger
+#   size.
 # - On a command line the same is `grounded-sam label images --ontology words.yaml --out dataset` and `grounded-sam distill
 #   dataset --out student`.

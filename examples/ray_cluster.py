@@ -19,12 +19,14 @@ from PIL import Image
 from autodistill_grounded_sam import LabelConfig, label
 from autodistill_grounded_sam.config import RunConfig, SeeConfig
 from autodistill_grounded_sam.drawing import dataset_sheet
+from autodistill_grounded_sam.painting import PainterSettings
 from autodistill_grounded_sam.testing import paint_folder
 
 SCENES = 16
 here = Path("ray_cluster")
 
-paint_folder(here / "images", SCENES, seed=9_000)
+pairs = (("red", "circle"), ("orange", "circle"), ("green", "star"), ("blue", "square"))
+paint_folder(here / "images", SCENES, seed=9_000, settings=PainterSettings(objects=(2, 4), pairs=pairs))
 ontology = {"red circle": "ball", "orange circle": "ball", "green star": "star", "blue square": "box"}
 models = SeeConfig(detector="mini", segmenter="mini")
 

@@ -80,6 +80,7 @@ def test_a_video_that_is_done_is_not_read_again(tmp_path: Path) -> None:
 def test_a_broken_video_is_set_aside_and_leaves_nothing(tmp_path: Path) -> None:
     film(tmp_path / "videos/good.avi", scenes(2))
     (tmp_path / "videos/bad.mp4").write_bytes(b"no video at all")
+    (tmp_path / "videos/._good.avi").write_bytes(b"what macOS leaves beside a file")
     bad, good = take_frames(tmp_path / "videos", tmp_path / "out", every=1)
     assert good.taken == 2 and bad.fault.startswith("OpenCV finds no picture in it")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.avi"]
