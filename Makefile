@@ -54,7 +54,7 @@ browser: $(VENV)/.browser
 	$(PYTEST) -m "browser and not network"
 
 $(VENV)/.browser: $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable '.[browser,app]'
+	$(BIN)/python -m pip install --quiet --editable '.[browser,app,docs]'
 	touch $@
 
 lint: $(STAMP)

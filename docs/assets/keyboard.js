@@ -1,9 +1,11 @@
-// What the theme leaves out for those who use a keyboard or a screen reader: the name of the search, and tables that scroll.
+// What the theme leaves out for those who use a keyboard or a screen reader: the name of the search, and what scrolls.
 document$.subscribe(() => {
   document.querySelector(".md-search").setAttribute("aria-label", "Search");
-  for (const wrap of document.querySelectorAll(".md-typeset__scrollwrap")) {
-    wrap.tabIndex = 0;
-    wrap.setAttribute("role", "group");
-    wrap.setAttribute("aria-label", "Table");
+  for (const [what, name] of [[".md-typeset__scrollwrap", "Table"], [".jupyter-wrapper .highlight pre, .highlight-ipynb", "Code"]]) {
+    for (const element of document.querySelectorAll(what)) {
+      element.tabIndex = 0;
+      element.setAttribute("role", "group");
+      element.setAttribute("aria-label", name);
+    }
   }
 });
