@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: setup demo test quick browser lint mini clean
+.PHONY: setup demo test quick peers browser docs lint mini clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,25 @@ test: $(STAMP) lint
 quick: $(STAMP)
 	$(PYTEST) -m "not slow and not network and not gpu and not browser and not ray"
 
+# Comparisons with the code of other tools and of the models' authors, whose packages cannot all live in one environment with ours:
+# theirs is a second one that sees ours. Those of the authors pin old versions of what they need, hence --no-deps.
+PEERS = .venv-peers
+PEERS_STAMP = $(PEERS)/.installed
+
+$(PEERS_STAMP): $(STAMP) Makefile
+	test -x $(PEERS)/bin/python || $(BIN)/python -m venv $(PEERS)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > $(PEERS)/ours.pth
+	mv $(PEERS)/ours.pth "$$($(PEERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
+	$(PEERS)/bin/python -m pip install --quiet \
+		datasets datumaro fiftyone hydra-core iopath label-studio-sdk labelme 'moto[server]' rf-groundingdino s3fs timm webdataset
+	SAM2_BUILD_CUDA=0 $(PEERS)/bin/python -m pip install --quiet --no-deps --no-build-isolation \
+		sam2 segment-anything-hq
+	touch $(PEERS_STAMP)
+
+peers: $(PEERS_STAMP)
+	AGS_PEERS=1 OMP_NUM_THREADS=1 $(PEERS)/bin/python -m pytest -n $(WORKERS) --dist worksteal \
+		-m "not network and not gpu and not browser and not ray" $$(grep -rl "import peer" tests --include=*.py)
+
 # What a person sees, driven in Chromium; pictures of it are in browser_shots/ then.
 browser: $(VENV)/.browser
 	$(PYTEST) -m "browser and not network"
@@ -43,10 +62,19 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The docs site, in site/: it opens from disk. A broken link or anchor, or a page that the nav forgot, ends the build.
+# (Not --quiet: the warnings that --strict counts would be silenced with the rest.)
+docs: $(VENV)/.docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs-installed: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 # Trains the shipped mini weights again, from painting the scenes to the measured folders: two and a half hours of two cores.
 # A leg that is done is kept in .cache/mini and not done again, so it may be broken off.
 mini: $(STAMP)
 	$(BIN)/python -m tools.mini.train --out autodistill_grounded_sam/mini
 
 clean:
-	rm -rf $(VENV) demo_out browser_shots build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) demo_out browser_shots site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -45,6 +45,8 @@ EXTRAS = {
     "ray": ["ray[data]>=2.40"],
     "cloud": ["universal_pathlib>=0.2"],  # images by URL; s3:// needs s3fs beside it, gs:// gcsfs, and so on
     "app": ["gradio>=5"],
+    # the site: material 9 is made for mkdocs 1 and ends with it
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.28"],
     "browser": ["playwright>=1.45", "axe-playwright-python>=0.1.4"],  # for tests that drive Chromium; axe-core is in it
     "dev": [
         "build>=1.2", "hypothesis>=6.100", "mypy>=1.11", "onnx>=1.14", "onnxruntime>=1.16", "pre-commit>=3.7", "pytest>=8.2",

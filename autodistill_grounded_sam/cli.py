@@ -57,7 +57,7 @@ OutFlag = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 DeviceFlag = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 DetectorFlag = Annotated[Optional[str], typer.Option("--detector", help="mini, hub id, path, pkg.module:Class, A+B.")]  # noqa: UP045
-SegmenterFlag = Annotated[Optional[str], typer.Option("--segmenter", help="As --detector.")]  # noqa: UP045
+SegmenterFlag = Annotated[Optional[str], typer.Option("--segmenter", help="As --detector; `detector`: SAM 3 draws them itself.")]  # noqa: UP045
 BoxThreshold = Annotated[Optional[float], typer.Option("--box-threshold", help="The score a label must reach (0.35).")]  # noqa: UP045
 TextThreshold = Annotated[Optional[float], typer.Option("--text-threshold", help="The score its words must reach (0.25).")]  # noqa: UP045
 OfflineFlag = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]

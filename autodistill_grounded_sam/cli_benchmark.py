@@ -27,6 +27,7 @@ def seginw(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--prompts", help="names (the protocol), better (our wording), or a YAML; a row each; may be given again."),
     ] = None,
+    fuse: Annotated[Optional[str], typer.Option("--fuse", help="Another detector: further rows, of both fused.")] = None,  # noqa: UP045
     dataset: Annotated[Optional[list[str]], typer.Option("--dataset", help="Only these; may be given again.")] = None,  # noqa: UP045
     out: Annotated[Path, typer.Option("--out", help="The folder where everything that was found is kept.")] = Path(
         "seginw_results"
@@ -41,15 +42,23 @@ def seginw(
     """
     from autodistill_grounded_sam import benchmarking
     from autodistill_grounded_sam.config import SeeConfig
-    from autodistill_grounded_sam.evaluate.seginw import DATASETS
+    from autodistill_grounded_sam.evaluate.seginw import DATASETS, SegInWRow
     from autodistill_grounded_sam.evaluate.seginw_report import report_lines, report_to_json
 
     usual = SeeConfig()
-    models = benchmarking.SegInWModels(detector or usual.detector, segmenter or usual.segmenter, device=device, offline=offline)
+    alone = detector or usual.detector
+    models, *both = [
+        benchmarking.SegInWModels(name, segmenter or usual.segmenter, device=device, offline=offline)
+        for name in (alone, *([f"{alone}+{fuse}"] if fuse else []))
+    ]
     with cli_output.progress(quiet=json) as bar:
-        rows = benchmarking.run_seginw(
-            root, out, models, prompts=prompts or [benchmarking.RAW], datasets=dataset or DATASETS, progress=bar
-        )
+
+        def run(those: benchmarking.SegInWModels) -> list[SegInWRow]:
+            asked = prompts or [benchmarking.RAW]
+            return benchmarking.run_seginw(root, out, those, prompts=asked, datasets=dataset or DATASETS, progress=bar)
+
+        rows = run(models)
+        rows += [row._replace(prompts=f"{row.prompts} fused") for fused in both for row in run(fused)]
     if json:
         cli_output.as_json({"root": str(root), "out": str(out), **models.identity, **report_to_json(rows)})
         return

@@ -29,7 +29,7 @@ from autodistill_grounded_sam.run_setup import (
     learnt_by,
     peak_memory_mb,
     planner_of,
-    refuse_examples,
+    refuse_impossible,
     session_note,
     worker_spec,
     worker_type_of,
@@ -144,7 +144,7 @@ def see(
     require_apart(place(images), Path(out))
     identity = identity_of(config, words)  # missing weights are told before a large folder is read
     refuse_thresholds_without_scores(identity, config.decide, words)
-    refuse_examples(config, words)
+    refuse_impossible(config, words)
     # Libraries that are loaded among the records of a million images keep their memory from being given back.
     import cv2  # noqa: F401
     import pyarrow.parquet  # noqa: F401
@@ -240,7 +240,7 @@ def decided_labels(run: Path | str, images: Path | str | None = None) -> tuple[O
 
 def build_worker(config: LabelConfig, ontology: Ontology) -> SeeWorker:
     """A worker for images that belong to no run: `look_at_one` shows it one."""
-    refuse_examples(config, ontology)
+    refuse_impossible(config, ontology)
     return worker_type_of(config)(worker_spec(config, ontology))
 
 

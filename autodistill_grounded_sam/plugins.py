@@ -20,6 +20,7 @@ from autodistill_grounded_sam.protocols import DatasetWriter, Detector, Segmente
 
 GROUP = "autodistill_grounded_sam"
 OURS = "autodistill-grounded-sam"
+OWN_MASKS = "detector"  # the segmenter that hands on the masks of a detector which makes them
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "detectors": {"mini": "autodistill_grounded_sam.detect.choosing:DetectorOfWeights"},
@@ -27,6 +28,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "mini": "autodistill_grounded_sam.segment.sam:Sam",
         "ellipse": "autodistill_grounded_sam.segment.cheap:Ellipse",
         "grabcut": "autodistill_grounded_sam.segment.cheap:GrabCut",
+        OWN_MASKS: "autodistill_grounded_sam.segment.own:OwnMasks",
     },
     "taggers": {
         "mini": "autodistill_grounded_sam.tag.vocabulary:Vocabulary",

@@ -53,13 +53,14 @@ def open_review(
     queue = _queue(decision, progress)
     lookup = Lookup(decision.store, decision.images_root)
     masks = decision.store.info["identity"].get("segmenter") is not None
+    see = see_of(decision.store)
     material = Material(
         name=str(decision.store.run.parent.absolute().name),
         lookup=lookup,
         queue=queue,
         ontology=decision.ontology,
         decide=decision.label_one,
-        segment=LazySegmenter(see_of(decision.store), device, offline) if masks else None,
+        segment=LazySegmenter(see, device, offline) if masks and see.segmenter != plugins.OWN_MASKS else None,
         file=decision.store.run / FILE,
         said=decision.reviews,
         trust=decision.config.trust,

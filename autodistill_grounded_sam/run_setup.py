@@ -17,7 +17,7 @@ import numpy.typing as npt
 from autodistill_grounded_sam import plugins, weights
 from autodistill_grounded_sam.config import DecideConfig, LabelConfig, SeeConfig, checked
 from autodistill_grounded_sam.decide.chain import decide
-from autodistill_grounded_sam.detect.choosing import SCORELESS, TAKES_EXAMPLES
+from autodistill_grounded_sam.detect.choosing import MAKES_MASKS, SCORELESS, TAKES_EXAMPLES
 from autodistill_grounded_sam.engine.local import LocalEngine
 from autodistill_grounded_sam.engine.ray import RayEngine, import_ray
 from autodistill_grounded_sam.engine.worker import SeeWorker
@@ -50,19 +50,38 @@ class KeptMasksWorker(SeeWorker):
         return ~np.isin(reasons, by_score)
 
 
-def refuse_examples(config: LabelConfig, ontology: Ontology) -> None:
-    """Raise ConfigError for example images if a detector knows words alone."""
-    if not ontology.examples:
-        return
-    for name, _ in plugins.members("detectors", config.see.detector):
-        plugin = plugins.find("detectors", name)
-        own = name.removeprefix(plugins.ORIGINAL)
-        found = weights.find_weights(own, "detector", offline=config.run.offline) if plugin.built_in else None
-        if found is None or found.kind != "transformers" or found.model_type not in TAKES_EXAMPLES:
+def refuse_impossible(config: LabelConfig, ontology: Ontology) -> None:
+    """Raise ConfigError for example images if a detector knows words alone, and for a detector's own masks if it makes none."""
+    see = config.see
+    detectors = plugins.members("detectors", see.detector)
+    types = {name: _model_type(name, config.run.offline) for name, _ in detectors}
+    for name in types if ontology.examples else ():
+        if types[name] not in TAKES_EXAMPLES:
             raise ConfigError(
                 f"the ontology holds example images, but {name} knows words alone; OWLv2, OWL-ViT and SAM 3 can use them "
                 "(docs/detectors.md)"
             )
+    if see.masks == "none" or plugins.OWN_MASKS not in dict(plugins.members("segmenters", see.segmenter)):
+        return
+    if len(detectors) > 1 or see.views or see.tiles != "none":
+        raise ConfigError(
+            f"segmenter {plugins.OWN_MASKS!r} hands on the detector's own masks, and boxes of several detectors, views or tiles "
+            "have none: name a segmenter"
+        )
+    for name, model_type in types.items():
+        if model_type is not None and model_type not in MAKES_MASKS:
+            raise ConfigError(
+                f"segmenter {plugins.OWN_MASKS!r} hands on the detector's own masks, but {name} makes none (SAM 3 does): name a "
+                "segmenter"
+            )
+
+
+def _model_type(name: str, offline: bool) -> str | None:
+    """The `model_type` of a built-in detector's weights, None of a plugin."""
+    if not plugins.find("detectors", name).built_in:
+        return None
+    found = weights.find_weights(name.removeprefix(plugins.ORIGINAL), "detector", offline=offline)
+    return found.model_type if found.kind == "transformers" else "official"
 
 
 def worker_type_of(config: LabelConfig) -> type[SeeWorker]:
@@ -155,7 +174,7 @@ def see_of(store: Store) -> SeeConfig:
 def _name_of(model: Mapping[str, Any]) -> str:
     """The name that a model of a run was asked for with; that of a plugin, which has no checksum, is told with its package."""
     name = str(model["name"])
-    return name.rpartition(" of ")[0] if model["sha256"] is None else name
+    return name.partition(" of ")[0] if model["sha256"] is None else name
 
 
 def learnt_by(config: LabelConfig) -> list[str]:

@@ -18,6 +18,7 @@ from autodistill_grounded_sam.painting import PainterSettings
 from autodistill_grounded_sam.pipeline import export_run, label
 from autodistill_grounded_sam.places import place
 from autodistill_grounded_sam.testing import paint_folder
+from tests.peers import peer
 from tests.run_kit import FAKE, ONTOLOGY, files
 
 CONFIG = LabelConfig(see=SeeConfig(**FAKE), run=RunConfig(batch_size=2))
@@ -36,8 +37,8 @@ def images(tmp_path: Path) -> Path:
 @pytest.fixture
 def bucket() -> Iterator[str]:
     """An S3 server on this machine, spoken to as to the real one."""
-    server_module = pytest.importorskip("moto.server", reason="moto is not installed")
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    server_module = peer("moto.server")
+    peer("s3fs")
     import s3fs
 
     server = server_module.ThreadedMotoServer(port=0, verbose=False)

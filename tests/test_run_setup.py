@@ -47,4 +47,6 @@ def test_a_store_belongs_to_its_guess_of_masks_and_older_stores_to_the_single_on
 def test_a_name_of_weights_may_hold_of() -> None:
     weights = {"name": "/data/photos of cells/weights", "sha256": "ab", "identity": {}}
     plugin = {"name": "my.models:Detector of my-models", "sha256": None}
-    assert [_name_of(model) for model in (weights, plugin)] == ["/data/photos of cells/weights", "my.models:Detector"]
+    ours = {"name": "ellipse", "sha256": None}
+    names = ["/data/photos of cells/weights", "my.models:Detector", "ellipse"]
+    assert [_name_of(model) for model in (weights, plugin, ours)] == names

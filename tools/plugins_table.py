@@ -6,6 +6,7 @@ What other distributions add on this machine is left out.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,8 @@ def page_with(rows: Sequence[Mapping[str, Any]], text: str) -> str:
         if row["from"] == "autodistill-grounded-sam":
             checkpoints = "<br>".join(f"`{name}`" if "/" in name else name for name in row["checkpoints"] if name != row["name"])
             cells = (row["name"], row["role"][:-1], checkpoints, row["licence"], row["needs"], row["proven"])
-            lines.append("| " + " | ".join(cell or "" for cell in cells) + " |")
+            line = "| " + " | ".join(cell or "" for cell in cells) + " |"
+            lines.append(re.sub(r"`docs/(\w+)\.md`", r"[\1](\1.md)", line))  # a place in the repository, there; a link, here
     return before + BEGIN + "\n" + "\n".join(lines) + "\n\n" + END + after
 
 

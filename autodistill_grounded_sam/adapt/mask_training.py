@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
@@ -19,7 +20,7 @@ from autodistill_grounded_sam.images import read_image
 from autodistill_grounded_sam.loading import quiet_loading
 from autodistill_grounded_sam.masks import decode_mask, mask_iou
 from autodistill_grounded_sam.segment.sam import Sam, fitted_size, square_pixels
-from autodistill_grounded_sam.types import Candidates
+from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
 
 BOXES = 16  # of an image and step
 JITTERS = (0.0, 0.03, 0.08)  # of a box, as shares of its sides: a detector's boxes are not a person's
@@ -57,7 +58,11 @@ def train_masks(
     `steps` None: by the number of images. Without held-out masks the last decoder is kept.
     """
     model = model.to(device).eval()
-    seen = [view for example in learn for view in _see(model, example, device)]
+    seen = [
+        view
+        for example in learn
+        for view in see(model, read_image(example.path), example.xyxy, np.stack([*map(decode_mask, example.rle or ())]), device)
+    ]
     planned = min(steps or MOST_STEPS, MOST_STEPS, STEPS_AN_IMAGE * len(learn))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -107,15 +112,11 @@ def save_segmenter(model: Any, folder: Path, dtype: str) -> None:
     SamProcessor(images).save_pretrained(folder)
 
 
-def _see(model: Any, example: Example, device: str) -> list[Seen]:
-    """The image and its mirror image."""
-    image = read_image(example.path)
-    masks = np.stack([decode_mask(rle) for rle in example.rle or ()])
+def see(model: Any, image: RgbImage, xyxy: Float32, masks: npt.NDArray[Any], device: str) -> list[Seen]:
+    """An image with boxes (n, 4) and masks (n, height, width), as it is and mirrored."""
     side = model.config.vision_config.image_size
     height, width = fitted_size(image.shape[0], image.shape[1], side)
-    boxes = example.xyxy * (
-        np.array([width, height] * 2, np.float32) / np.array([image.shape[1], image.shape[0]] * 2, np.float32)
-    )
+    boxes = xyxy * (np.array([width, height] * 2, np.float32) / np.array([image.shape[1], image.shape[0]] * 2, np.float32))
     turned = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
     views = []
     for pixels, own, truth in ((image, boxes, masks), (image[:, ::-1], turned, masks[:, :, ::-1])):

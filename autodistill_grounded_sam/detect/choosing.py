@@ -22,6 +22,7 @@ DETECTORS = {
 }
 SCORELESS = frozenset({"florence2"})  # say what is there, not how sure they are: all that they find scores 1
 TAKES_EXAMPLES = frozenset({"owlvit", "owlv2", "sam3", "sam3_video"})  # example images instead of words
+MAKES_MASKS = frozenset({"sam3", "sam3_video"})  # of its own, with the boxes
 
 
 ABOUT = (
@@ -57,7 +58,7 @@ ABOUT = (
     ),
     About(
         "SAM 3",
-        "boxes and scores of transformers over seven shapes, prompt by prompt (`tests/detect/test_sam3.py`)",
+        "boxes, scores and masks of transformers over seven shapes, prompt by prompt (`tests/detect/test_sam3.py`)",
         "facebook/sam3",
     ),
 )

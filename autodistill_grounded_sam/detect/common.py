@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from autodistill_grounded_sam.errors import ConfigError, OntologyError, RecordError, WeightsError
 from autodistill_grounded_sam.example_images import read_example
 from autodistill_grounded_sam.loading import Precision, inference, quiet_loading
-from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
+from autodistill_grounded_sam.types import Candidates, Float32, RgbImage, Rle
 from autodistill_grounded_sam.weights import find_weights
 
 if TYPE_CHECKING:
     import torch
+
+
+class Seen(NamedTuple):
+    """Boxes (n, 4), xyxy in pixels, and scores (n, P) in one image; `masks` makes those of the rows that it is given, if
+    the model draws any."""
+
+    xyxy: Float32
+    scores: Float32
+    masks: Callable[[npt.NDArray[np.int_]], tuple[Rle, ...]] | None = None
 
 
 class SquareDetector(ABC):
@@ -29,13 +39,15 @@ class SquareDetector(ABC):
     made here, so `prompt_groups` change nothing and there are no spans: another `span_score` than the default is refused, as
     are other input sizes.
 
-    `examples` are the documents of example images by the prompts that stand for them.
+    `examples` are the documents of example images by the prompts that stand for them. With `own_masks` the candidates have the
+    masks that the model itself draws.
 
     Raises WeightsError where the weights are missing, damaged or of another kind of model, ConfigError for wrong settings.
     """
 
     model_types: ClassVar[tuple[str, ...]]
     takes_examples: ClassVar[bool] = False
+    makes_masks: ClassVar[bool] = False
     usual_threshold: ClassVar[float] = 0.35  # the score that is commonly asked of this model; an ensemble compares them by it
     model_class: ClassVar[str] = "AutoModelForZeroShotObjectDetection"  # of transformers
 
@@ -53,6 +65,7 @@ class SquareDetector(ABC):
         batch_size: int | None = None,
         precision: Precision = "float32",
         examples: Mapping[str, Mapping[str, Any]] | None = None,
+        own_masks: bool = False,
     ) -> None:
         from transformers import AutoImageProcessor, AutoTokenizer
 
@@ -66,6 +79,9 @@ class SquareDetector(ABC):
         self._examples = {prompt: read_example(one, Path()) for prompt, one in (examples or {}).items()}
         if self._examples and not self.takes_examples:
             raise ConfigError(f"{name} knows words alone, so it cannot be given example images")
+        if own_masks and not self.makes_masks:
+            raise ConfigError(f"{name} makes no masks of its own; name a segmenter, or leave masks out")
+        self._own_masks = own_masks
         self._model = load_model(path, self.model_types, self.model_class).to(device)
         self._images = AutoImageProcessor.from_pretrained(path, local_files_only=True)
         self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -89,8 +105,8 @@ class SquareDetector(ABC):
             words = self._words(tuple(prompts))
             for start in range(0, len(images), step):
                 part = images[start : start + step]
-                for image, (xyxy, scores) in zip(part, self._look(part, words), strict=True):
-                    results.append(best_first(xyxy, scores, image.shape[1], image.shape[0], self._floor))
+                for image, seen in zip(part, self._look(part, words), strict=True):
+                    results.append(best_first(seen, image.shape[1], image.shape[0], self._floor))
         return results
 
     @abstractmethod
@@ -98,8 +114,8 @@ class SquareDetector(ABC):
         """What the model makes of the prompts, whatever the image; kept for the next images."""
 
     @abstractmethod
-    def _look(self, images: Sequence[RgbImage], words: Any) -> list[tuple[Float32, Float32]]:
-        """Boxes (n, 4), xyxy in pixels, and scores (n, P) of each image, in any order, the floor not yet applied."""
+    def _look(self, images: Sequence[RgbImage], words: Any) -> Iterable[Seen]:
+        """What is in each image, image by image, the floor not yet applied."""
 
     def _exactly(self) -> AbstractContextManager[None]:
         """Around heads that say where and how sure: float32, whatever the precision."""
@@ -164,11 +180,12 @@ def load_model(path: Path, model_types: Sequence[str], model_class: str) -> Any:
     return model.eval()
 
 
-def best_first(xyxy: Float32, scores: Float32, width: int, height: int, floor: float) -> Candidates:
+def best_first(seen: Seen, width: int, height: int, floor: float) -> Candidates:
     """What is finite, has an area inside the image and some score of at least `floor`, clipped to the image."""
-    usable = np.isfinite(xyxy).all(axis=1) & np.isfinite(scores).all(axis=1)
-    boxes, kept = xyxy[usable].clip(0, [width, height, width, height]).astype(np.float32), scores[usable].astype(np.float32)
-    whole = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & (kept.max(axis=1, initial=0) >= floor)
-    boxes, kept = boxes[whole], kept[whole]
-    order = np.argsort(-kept.max(axis=1, initial=0), kind="stable")
-    return Candidates(boxes[order], kept[order])
+    rows = np.flatnonzero(np.isfinite(seen.xyxy).all(axis=1) & np.isfinite(seen.scores).all(axis=1))
+    boxes = seen.xyxy[rows].clip(0, [width, height, width, height]).astype(np.float32)
+    scores = seen.scores[rows].astype(np.float32)
+    best = scores.max(axis=1, initial=0)
+    whole = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1) & (best >= floor))
+    order = whole[np.argsort(-best[whole], kind="stable")]
+    return Candidates(boxes[order], scores[order], None if seen.masks is None else seen.masks(rows[order]))

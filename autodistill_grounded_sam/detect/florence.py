@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autodistill_grounded_sam.detect.common import SquareDetector
+from autodistill_grounded_sam.detect.common import Seen, SquareDetector
 from autodistill_grounded_sam.errors import OntologyError
 from autodistill_grounded_sam.types import Float32, RgbImage
 
@@ -40,14 +40,14 @@ class Florence2(SquareDetector):
         made = [words(part, add_special_tokens=False, padding=True, return_tensors="pt").to(self._device) for part in parts]
         return [(one["input_ids"], one["attention_mask"]) for one in made]
 
-    def _look(self, images: Sequence[RgbImage], words: list[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[Float32, Float32]]:
+    def _look(self, images: Sequence[RgbImage], words: list[tuple[torch.Tensor, torch.Tensor]]) -> list[Seen]:
         found = []
         for image in images:
             seen = self._model.get_image_features(pixel_values=self._pixels([image])).pooler_output
             answers = [answer for ids, mask in words for answer in self._ask(seen, ids, mask)]
             boxes = [places_in(answer, image.shape[1], image.shape[0]) for answer in answers]
             scores = [np.tile(row, (len(those), 1)) for row, those in zip(np.eye(len(boxes)), boxes, strict=True)]
-            found.append((np.concatenate(boxes), np.concatenate(scores).astype(np.float32)))
+            found.append(Seen(np.concatenate(boxes), np.concatenate(scores).astype(np.float32)))
         return found
 
     def _ask(self, seen: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> list[str]:

@@ -151,7 +151,7 @@ class GroundingDino:
                 boxes.append(found[row].clip(0, 1))
                 scores.append(columns)
                 caption_of.append(np.full(len(columns), number))
-            relative, merged = merge_captions(
+            relative, merged, _ = merge_captions(
                 np.concatenate(boxes), np.concatenate(scores), np.concatenate(caption_of), self._floor
             )
             results.append(_candidates(relative, merged, image.shape[1], image.shape[0]))
@@ -205,8 +205,9 @@ class _ByTheBook:
 
 def merge_captions(
     boxes_xyxy: Float32, scores: Float32, caption_of: npt.NDArray[np.int_], floor: float
-) -> tuple[Float32, Float32]:
-    """Boxes (n, 4) and scores (n, P) above the floor, best first; one object that several captions found becomes one row.
+) -> tuple[Float32, Float32, npt.NDArray[np.int_]]:
+    """Boxes (n, 4) and scores (n, P) above the floor, best first, and the rows (n,) that they come from; one object that several
+    captions found becomes one row.
 
     A box takes the element-wise maximum with every box of another caption that overlaps it by IoU >= 0.9, then of such
     boxes only the best remains. Boxes of the same caption are left as they are: `decide` judges duplicates. Of several captions
@@ -225,9 +226,9 @@ def merge_captions(
             same = np.flatnonzero((_iou(boxes[row], boxes) >= SAME_OBJECT_IOU) & (captions != captions[row]))
             merged[row] = np.maximum(scores[rows[row]], scores[rows[same]].max(axis=0, initial=0))
             kept[same[same > row]] = False
-    boxes, merged = boxes[kept], merged[kept]
+    boxes, merged, rows = boxes[kept], merged[kept], rows[kept]
     order = np.argsort(-merged.max(axis=1), kind="stable")
-    return boxes[order], merged[order]
+    return boxes[order], merged[order], rows[order]
 
 
 def _rank_in_caption(caption_of: npt.NDArray[np.int_]) -> npt.NDArray[np.int_]:

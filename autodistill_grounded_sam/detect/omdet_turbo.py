@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from autodistill_grounded_sam.detect.common import SquareDetector
+from autodistill_grounded_sam.detect.common import Seen, SquareDetector
 from autodistill_grounded_sam.errors import MissingExtraError
 from autodistill_grounded_sam.types import Float32, RgbImage
 
@@ -52,7 +52,7 @@ class OmDetTurbo(SquareDetector):
         task, mask = read(sentence["input_ids"], mask=sentence["attention_mask"], encode_type="task")
         return Words(classes, task.float(), mask)
 
-    def _look(self, images: Sequence[RgbImage], words: Words) -> list[tuple[Float32, Float32]]:
+    def _look(self, images: Sequence[RgbImage], words: Words) -> list[Seen]:
         seen = self._model.encoder(self._model.vision_backbone(self._pixels(images)), return_dict=True).extracted_states
         many = len(images)
         with self._exactly():  # in bfloat16 a box of a thousand pixels would be wrong by four
@@ -64,7 +64,7 @@ class OmDetTurbo(SquareDetector):
                 return_dict=True,
             )
             scores = answer.decoder_classes[-1].sigmoid()
-        return [self._one(image, *one) for image, *one in zip(images, answer.decoder_coords[-1], scores, strict=True)]
+        return [Seen(*self._one(image, *one)) for image, *one in zip(images, answer.decoder_coords[-1], scores, strict=True)]
 
     def _one(self, image: RgbImage, boxes: torch.Tensor, scores: torch.Tensor) -> tuple[Float32, Float32]:
         import torch

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autodistill_grounded_sam.detect.common import SquareDetector
+from autodistill_grounded_sam.detect.common import Seen, SquareDetector
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.example_images import Example
 from autodistill_grounded_sam.types import Float32, RgbImage
@@ -86,13 +86,13 @@ class Owl(SquareDetector):
         embedded = both.get_text_features(input_ids=ids, attention_mask=mask).pooler_output.float()
         return embedded / embedded.norm(dim=-1, keepdim=True)  # type: ignore[no-any-return]
 
-    def _look(self, images: Sequence[RgbImage], words: torch.Tensor) -> list[tuple[Float32, Float32]]:
+    def _look(self, images: Sequence[RgbImage], words: torch.Tensor) -> list[Seen]:
         maps = self._model.image_embedder(self._pixels(images))[0].float()
         patches = maps.flatten(1, 2)
         with self._exactly():  # in bfloat16 a box of a thousand pixels would be wrong by four
             boxes = self._model.box_predictor(patches, maps)
             scores = self._model.class_predictor(patches, words)[0].sigmoid()
-        return [self._one(image, *answer) for image, *answer in zip(images, boxes, scores, strict=True)]
+        return [Seen(*self._one(image, *answer)) for image, *answer in zip(images, boxes, scores, strict=True)]
 
     def _one(self, image: RgbImage, boxes: torch.Tensor, scores: torch.Tensor) -> tuple[Float32, Float32]:
         import torch

@@ -1,20 +1,23 @@
-"""SAM 3 as a detector: a prompt and an image in, boxes out, each scored by whether the prompt is there at all.
+"""SAM 3 as a detector: a prompt and an image in, boxes out, each scored by whether the prompt is there at all, and their masks.
 
-The image is seen once for all its prompts, words are read once for all images. Boxes only: masks are the segmenter's work.
+The image is seen once for all its prompts, words are read once for all images. Masks are drawn only if they are asked for, of
+the boxes that stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from autodistill_grounded_sam.detect.common import SquareDetector
+from autodistill_grounded_sam.detect.common import Seen, SquareDetector
 from autodistill_grounded_sam.detect.grounding_dino import merge_captions
 from autodistill_grounded_sam.example_images import Example
-from autodistill_grounded_sam.types import Float32, RgbImage
+from autodistill_grounded_sam.masks import encode_mask
+from autodistill_grounded_sam.types import Float32, RgbImage, Rle
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +33,17 @@ class Words(NamedTuple):
     mask: torch.Tensor
 
 
+class Answer(NamedTuple):
+    """Of some P prompts about one image: boxes (P, queries, 4), relative xyxy in 0..1, and their scores (P, queries); the image
+    (P, cells, d) as it was read with these words, and the queries (P, queries, d), of which masks are made."""
+
+    boxes: Float32
+    scores: Float32
+    words: Words
+    read: torch.Tensor
+    queries: torch.Tensor
+
+
 class Sam3(SquareDetector):
     """Detector on the image half of transformers' SAM 3; settings as `SquareDetector`.
 
@@ -39,6 +53,7 @@ class Sam3(SquareDetector):
 
     usual_threshold = 0.5
     takes_examples = True
+    makes_masks = True
     model_types = ("sam3", "sam3_video")  # facebook/sam3 holds the video model, of which the detector is a part
     model_class = "Sam3Model"
 
@@ -77,16 +92,14 @@ class Sam3(SquareDetector):
         features = torch.cat([word.features, shown.last_hidden_state.float()], dim=1)
         return Words(features, torch.cat([word.mask, shown.attention_mask.bool()], dim=1))
 
-    def _look(self, images: Sequence[RgbImage], words: list[Words]) -> list[tuple[Float32, Float32]]:
+    def _look(self, images: Sequence[RgbImage], words: list[Words]) -> Iterator[Seen]:
         seen = self._model.get_vision_features(pixel_values=self._pixels(images))
-        maps, places = seen.fpn_hidden_states[-2], seen.fpn_position_encoding[-2]  # the last is for the tracker
-        return [
-            self._one(image, [self._ask(maps[row : row + 1], places[row : row + 1], some) for some in words])
-            for row, image in enumerate(images)
-        ]
+        for row, image in enumerate(images):
+            maps = [level[row : row + 1] for level in seen.fpn_hidden_states[:-1]]  # the last is for the tracker
+            place = seen.fpn_position_encoding[-2][row : row + 1]
+            yield self._one(image, maps, [self._ask(maps[-1], place, some) for some in words])
 
-    def _ask(self, maps: torch.Tensor, places: torch.Tensor, words: Words) -> tuple[Float32, Float32]:
-        """Boxes (P, queries, 4), relative xyxy clipped to 0..1, and their scores (P, queries), of one image."""
+    def _ask(self, maps: torch.Tensor, places: torch.Tensor, words: Words) -> Answer:
         from transformers.models.sam3.modeling_sam3 import box_cxcywh_to_xyxy, inverse_sigmoid
 
         model, many = self._model, len(words.mask)
@@ -109,13 +122,52 @@ class Sam3(SquareDetector):
             boxes = box_cxcywh_to_xyxy(shifted.sigmoid()).clamp(0, 1)
             sure = model.dot_product_scoring(decoder_hidden_states=last, text_features=words.features, text_mask=words.mask)
             scores = sure[0, ..., 0].sigmoid() * decoded.presence_logits[-1].sigmoid()
-        return boxes.cpu().numpy(), scores.cpu().numpy()
+        return Answer(boxes.cpu().numpy(), scores.cpu().numpy(), words, fused.last_hidden_state, last[0])
 
-    def _one(self, image: RgbImage, answers: Sequence[tuple[Float32, Float32]]) -> tuple[Float32, Float32]:
-        boxes, own = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+    def _one(self, image: RgbImage, maps: Sequence[torch.Tensor], answers: Sequence[Answer]) -> Seen:
+        boxes, own = (np.concatenate([answer[part] for answer in answers]) for part in range(2))
         prompts, queries = own.shape
+        height, width = image.shape[:2]
         prompt_of = np.repeat(np.arange(prompts), queries)
         scores = np.zeros((prompts * queries, prompts), np.float32)
         scores[np.arange(len(scores)), prompt_of] = own.reshape(-1)
-        relative, merged = merge_captions(boxes.reshape(-1, 4), scores, prompt_of, self._floor)
-        return (relative * np.array([image.shape[1], image.shape[0]] * 2)).astype(np.float32), merged
+        relative, merged, rows = merge_captions(boxes.reshape(-1, 4), scores, prompt_of, self._floor)
+
+        def masks(which: npt.NDArray[np.int_]) -> tuple[Rle, ...]:
+            made: dict[int, Rle] = {}
+            for prompt, (answer, place) in enumerate((one, k) for one in answers for k in range(len(one.scores))):
+                own_rows = which[prompt_of[rows[which]] == prompt]
+                if len(own_rows):  # prompt by prompt, as one takes 85 MB of pixels
+                    drawn = self._draw(maps, answer, place, rows[own_rows] % queries, height, width)
+                    made.update(zip(own_rows.tolist(), drawn, strict=True))
+            return tuple(made[row] for row in which.tolist())
+
+        xyxy = (relative * np.array([width, height] * 2)).astype(np.float32)
+        return Seen(xyxy, merged, masks if self._own_masks else None)
+
+    def _draw(
+        self,
+        maps: Sequence[torch.Tensor],
+        answer: Answer,
+        prompt: int,
+        queries: npt.NDArray[np.int_],
+        height: int,
+        width: int,
+    ) -> Iterator[Rle]:
+        """The masks of some queries of the answer's `prompt`-th prompt, as the authors make them: logits enlarged, then cut at 0.
+        (transformers enlarges probabilities, which moves a border by a part of a pixel of the small mask.)"""
+        import torch
+
+        one = slice(prompt, prompt + 1)
+        with self._exactly():
+            drawn = self._model.mask_decoder(
+                decoder_queries=answer.queries[one, torch.from_numpy(queries).to(answer.queries.device)].float(),
+                backbone_features=[level.float() for level in maps],
+                encoder_hidden_states=answer.read[one].float(),
+                prompt_features=answer.words.features[one],
+                prompt_mask=answer.words.mask[one],
+            ).pred_masks[0]
+            for logits in drawn:  # one by one: a hundred of a large photograph take gigabytes
+                size = (height, width)
+                large = torch.nn.functional.interpolate(logits[None, None], size, mode="bilinear", align_corners=False)
+                yield encode_mask((large[0, 0] > 0).cpu().numpy())

@@ -72,7 +72,9 @@ class SeeWorker:
             "longer_side_px": self._see.longer_side_px,
             "prompt_groups": spec["prompt_groups"],
             "span_score": self._see.span_score,
-            **({"examples": spec["examples"]} if spec.get("examples") else {}),  # only some detectors know them
+            # only some detectors know these
+            **({"examples": spec["examples"]} if spec.get("examples") else {}),
+            **({"own_masks": True} if plugins.OWN_MASKS in [name for name, _ in segmenters] else {}),
         }
 
         def load(name: str, floor: float) -> Detector:
@@ -207,13 +209,17 @@ def sift(candidates: Candidates, width: int, height: int, floor: float) -> Candi
     limit = np.array([width, height, width, height], np.float32)
     boxes = np.clip(candidates.xyxy, 0, limit) + np.float32(0)  # + 0 turns -0 into 0
     solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & (candidates.scores.max(1, initial=0) >= floor)
-    unique, inverse = np.unique(boxes[solid], axis=0, return_inverse=True)  # sorts by x1, y1, x2, y2
+    rows = np.flatnonzero(solid)
+    unique, inverse = np.unique(boxes[rows], axis=0, return_inverse=True)  # sorts by x1, y1, x2, y2
     scores = np.zeros((len(unique), candidates.scores.shape[1]), np.float32)
-    np.maximum.at(scores, inverse.reshape(-1), candidates.scores[solid])
+    np.maximum.at(scores, inverse.reshape(-1), candidates.scores[rows])
     agreement = None if candidates.agreement is None else np.zeros(len(unique), np.float32)
     if agreement is not None and candidates.agreement is not None:
-        np.maximum.at(agreement, inverse.reshape(-1), candidates.agreement[solid])
-    merged = Candidates(unique.astype(np.float32), scores, agreement=agreement)
+        np.maximum.at(agreement, inverse.reshape(-1), candidates.agreement[rows])
+    best_first = rows[np.argsort(-candidates.scores[rows].max(1, initial=0), kind="stable")]
+    surest = best_first[np.unique(boxes[best_first], axis=0, return_index=True)[1]]  # of equal boxes; its mask stands for all
+    with_masks = candidates.select(surest)
+    merged = Candidates(unique.astype(np.float32), scores, with_masks.rle, with_masks.mask_score, agreement)
     return merged.select(np.argsort(-scores.max(1, initial=0), kind="stable"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -22,6 +22,12 @@ ROUNDS = 5  # of GrabCut's estimation
 Plane = npt.NDArray[np.uint8]  # (height, width)
 
 
+def refuse_guesses(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError where one of several masks is asked of a segmenter that makes one."""
+    if settings.get("mask_guess", "single") != "single":
+        raise ConfigError(f"{name} draws one mask a box; mask_guess {settings['mask_guess']!r} is of SAM and its relatives")
+
+
 class Ellipse:
     """The ellipse that touches the four sides of each box, after the protocol Segmenter.
 
@@ -31,8 +37,7 @@ class Ellipse:
     about: ClassVar = (About("ellipse", "IoU 0.64 to 0.80 from true boxes of three sets (`benchmarks/masks_from_boxes.py`)"),)
 
     def __init__(self, name: str = "ellipse", **settings: Any) -> None:
-        if settings.get("mask_guess", "single") != "single":
-            raise ConfigError(f"{name} draws one mask a box; mask_guess {settings['mask_guess']!r} is of SAM and its relatives")
+        refuse_guesses(name, settings)
 
     def segment(self, images: Sequence[RgbImage], candidates: Sequence[Candidates]) -> list[Candidates]:
         """Each image's candidates with `rle` and a `mask_score` that is the same for all."""

@@ -16,6 +16,7 @@ from autodistill_grounded_sam.detect.authors import AuthorsGroundingDino, bert_o
 from autodistill_grounded_sam.detect.grounding_dino import GroundingDino
 from autodistill_grounded_sam.errors import MissingExtraError
 from tests.detect.test_official import HEADS
+from tests.peers import peer
 
 FILE = "groundingdino_tiny_official_fp16.pth"
 
@@ -51,7 +52,7 @@ def test_bert_of_today__a_mask_of_pairs_hides_what_it_hides() -> None:
 
 @pytest.mark.shared
 def test_their_logits_and_boxes_and_ours_on_the_same_weights(shared: Path) -> None:
-    pytest.importorskip("groundingdino", reason="needs the authors' package: pip install 'autodistill-grounded-sam[original]'")
+    peer("groundingdino")
     reference = shared / "reference" / "groundingdino_official"
     with np.load(reference / "expected.npz") as arrays:
         expected = dict(arrays)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autodistill_grounded_sam.detect.common import best_first, check_image, load_model
+from autodistill_grounded_sam.detect.common import Seen, best_first, check_image, load_model
 from autodistill_grounded_sam.errors import RecordError, WeightsError
 
 
@@ -21,10 +21,10 @@ def test_best_first__keeps_what_is_finite_inside_and_above_the_floor() -> None:
         [1, 1, 5, 5],  # a score that is none
     ]
     scores = [[0.2, 0.3], [0.1, 0.05], [0.9, 0.9], [0.9, 0.9], [0.9, 0.9], [0.0, 0.8], [np.nan, 0.9]]
-    found = best_first(np.array(boxes, np.float32), np.array(scores, np.float32), 10, 20, 0.2)
+    found = best_first(Seen(np.array(boxes, np.float32), np.array(scores, np.float32)), 10, 20, 0.2)
     np.testing.assert_array_equal(found.xyxy, [[0, 0, 9, 9], [0, 2, 4, 20]])
     np.testing.assert_array_equal(found.scores, np.array([[0.0, 0.8], [0.2, 0.3]], np.float32))
-    assert len(best_first(np.zeros((0, 4), np.float32), np.zeros((0, 2), np.float32), 10, 20, 0.0)) == 0
+    assert len(best_first(Seen(np.zeros((0, 4), np.float32), np.zeros((0, 2), np.float32)), 10, 20, 0.0)) == 0
 
 
 @pytest.mark.parametrize("wrong", [{"text_config": {"model_type": "florence2_language"}}, {"text_config": {"d_model": "wide"}}])

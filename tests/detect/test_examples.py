@@ -57,7 +57,7 @@ def test_owlvit__an_example_of_the_whole_picture_is_what_transformers_asks(tmp_p
     folder, query = save_owl(tmp_path / "model", "owlvit"), picture(90, 70, 5)
     _, theirs = guided(folder, query)
     scores = theirs.logits[0, :, 0].sigmoid()
-    _, _, (boxes, ours) = seen_by(folder, example_of(tmp_path, query, (0, 0, 90, 70)))
+    _, _, (boxes, ours, _) = seen_by(folder, example_of(tmp_path, query, (0, 0, 90, 70)))
     centre, half = theirs.target_pred_boxes[0, :, :2], theirs.target_pred_boxes[0, :, 2:] / 2
     height, width = ASKED.shape[:2]
     every = torch.cat([centre - half, centre + half], dim=1) * torch.tensor([width, height] * 2)
@@ -85,7 +85,7 @@ def test_owlv2__transformers_takes_the_likeliest_object_ours_the_box_that_was_gi
         box = (max(x - w / 2, 0), max(y - h / 2, 0), min(x + w / 2, 96), min(y + h / 2, 96))
         if box[2] - box[0] < 2 or box[3] - box[1] < 2:
             continue
-        _, words, (_, ours) = seen_by(folder, example_of(tmp_path, query, box))
+        _, words, (_, ours, _) = seen_by(folder, example_of(tmp_path, query, box))
         same = torch.allclose(words[0], embedded[likeliest] / embedded[likeliest].norm(), atol=1e-5)
         if same:
             assert max(np.abs(scores - score).min() for score in ours[:, 0]) < 1e-5  # less those in the filling of the square

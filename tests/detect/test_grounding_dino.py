@@ -265,14 +265,14 @@ def test_inputs_pixels__as_pillow_within_one_grey_level() -> None:
 def test_merge_captions__one_object_of_two_captions_becomes_one() -> None:
     boxes = np.array([[0, 0, 0.5, 0.5], [0.6, 0.6, 1, 1], [0, 0, 0.5, 0.51], [0, 0.5, 0.3, 1]], np.float32)
     scores = np.array([[0.4, 0], [0.3, 0], [0, 0.7], [0, 0.2]], np.float32)
-    merged, best = merge_captions(boxes, scores, np.array([0, 0, 1, 1]), 0.05)
+    merged, best, _ = merge_captions(boxes, scores, np.array([0, 0, 1, 1]), 0.05)
     np.testing.assert_array_equal(merged, boxes[[2, 1, 3]])
     np.testing.assert_array_equal(best, np.array([[0.4, 0.7], [0.3, 0], [0, 0.2]], np.float32))
 
 
 def test_merge_captions__a_rival_below_the_floor_still_competes() -> None:
     boxes = np.array([[0, 0, 0.5, 0.5]] * 2, np.float32)
-    merged, best = merge_captions(boxes, np.array([[0.4, 0], [0, 0.04]], np.float32), np.array([0, 1]), 0.05)
+    merged, best, _ = merge_captions(boxes, np.array([[0.4, 0], [0, 0.04]], np.float32), np.array([0, 1]), 0.05)
     assert len(merged) == 1
     np.testing.assert_array_equal(best, np.array([[0.4, 0.04]], np.float32))
 
@@ -280,7 +280,7 @@ def test_merge_captions__a_rival_below_the_floor_still_competes() -> None:
 def test_merge_captions__boxes_of_one_caption_stay() -> None:
     boxes = np.array([[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.501], [np.nan, 0, 1, 1]], np.float32)
     scores = np.array([[0.4, 0.1], [0.5, 0], [0.9, 0.9]], np.float32)
-    merged, best = merge_captions(boxes, scores, np.zeros(3, int), 0.05)
+    merged, best, _ = merge_captions(boxes, scores, np.zeros(3, int), 0.05)
     np.testing.assert_array_equal(merged, boxes[[1, 0]])
     np.testing.assert_array_equal(best, scores[[1, 0]])
 
@@ -320,8 +320,10 @@ def test_merge_captions__equals_comparing_all_pairs_at_once(seed: int, count: in
     caption_of = random.integers(captions, size=count)
     with np.errstate(invalid="ignore"):
         expected = merged_all_at_once(boxes, scores, caption_of, floor)
-    for found, wanted in zip(merge_captions(boxes, scores, caption_of, floor), expected, strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    *found, rows = merge_captions(boxes, scores, caption_of, floor)
+    for ours, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, wanted)
+    np.testing.assert_array_equal(boxes[rows], found[0])
 
 
 def test_merge_captions__of_several_captions_the_best_boxes_of_each_take_part() -> None:
@@ -330,7 +332,7 @@ def test_merge_captions__of_several_captions_the_best_boxes_of_each_take_part() 
     boxes = np.concatenate([corner, corner, corner + 0.001, corner + 0.001], axis=1)  # none overlaps another by 0.9
     scores = np.random.default_rng(0).permutation(np.linspace(0.1, 0.9, 2 * count, dtype=np.float32))[:, None]
     caption_of = np.arange(2 * count) % 2
-    _, best = merge_captions(boxes, scores, caption_of, 0.05)
+    _, best, _ = merge_captions(boxes, scores, caption_of, 0.05)
     expected = np.concatenate([np.sort(scores[caption_of == number, 0])[-MOST_TO_MERGE:] for number in (0, 1)])
     np.testing.assert_array_equal(best[:, 0], np.sort(expected)[::-1])
     assert len(merge_captions(boxes, scores, np.zeros(2 * count, int), 0.05)[0]) == 2 * count, (

@@ -12,8 +12,9 @@ from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.detect.grounding_dino import merge_captions
 from autodistill_grounded_sam.detect.sam3 import Sam3
 from autodistill_grounded_sam.errors import OntologyError, WeightsError
+from autodistill_grounded_sam.masks import decode_mask
 from autodistill_grounded_sam.testing import check_detector
-from tests.detect.tiny_models import IMAGES, PROMPTS, SAM3_PX, SIZES, assert_same, save_sam3
+from tests.detect.tiny_models import IMAGES, PROMPTS, SAM3_PX, SIZES, assert_same, picture, save_sam3
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +22,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_sam3(tmp_path_factory.mktemp("sam3"))
 
 
-def by_the_book(folder: Path, image: Any, prompt: str, threshold: float) -> dict[str, Any]:
-    """transformers' own processor, model and post-processing, for one prompt."""
+def by_the_book(folder: Path, image: Any, prompt: str, threshold: float, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """transformers' own processor, model and post-processing, for one prompt, with masks of `size`."""
     processor = Sam3Processor(Sam3ImageProcessor.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder))
     inputs = processor(images=[image], text=[prompt], return_tensors="pt", input_data_format="channels_last")
     with torch.inference_mode():
@@ -30,7 +31,10 @@ def by_the_book(folder: Path, image: Any, prompt: str, threshold: float) -> dict
             pixel_values=inputs["pixel_values"], input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
         )
     (found,) = processor.post_process_object_detection(output, threshold=threshold, target_sizes=[image.shape[:2]])
-    return {key: value.numpy() for key, value in found.items()}
+    (drawn,) = processor.image_processor.post_process_instance_segmentation(
+        output, threshold=threshold, target_sizes=[size] if size else None
+    )
+    return {key: value.numpy() for key, value in found.items()} | {"masks": drawn["masks"].numpy().astype(bool)}
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=[f"{width}x{height}" for width, height in SIZES])
@@ -49,10 +53,39 @@ def test_boxes_and_scores_are_those_of_transformers(folder: Path, image: Any) ->
         boxes.append(theirs["boxes"] / size)
         scores.append(theirs["scores"][:, None] * np.eye(len(PROMPTS), dtype=np.float32)[column])
     prompt_of = np.repeat(np.arange(len(PROMPTS)), [len(some) for some in boxes])
-    relative, merged = merge_captions(np.concatenate(boxes).clip(0, 1), np.concatenate(scores), prompt_of, 0.05)
+    relative, merged, _ = merge_captions(np.concatenate(boxes).clip(0, 1), np.concatenate(scores), prompt_of, 0.05)
     (together,) = Sam3(str(folder)).detect([image], PROMPTS)
     assert_same(together, relative * size, merged)
     assert merged.max() - merged[merged > 0].min() > 0.01, "all score alike: this test would prove nothing"
+
+
+def test_masks_are_those_of_transformers_prompt_by_prompt(folder: Path) -> None:
+    """At the size in which the model draws them all pixels are equal; enlarged, as the authors do it, almost all."""
+    detector = Sam3(str(folder), own_masks=True)
+    for image in [*IMAGES[:4], picture(4 * SAM3_PX // 14, 4 * SAM3_PX // 14)]:
+        for prompt in PROMPTS:
+            height, width = image.shape[:2]
+            theirs = by_the_book(folder, image, prompt, 0.05, (height, width))
+            (ours,) = detector.detect([image], [prompt])
+            order = np.argsort(-theirs["scores"], kind="stable")
+            clipped = theirs["boxes"][order].clip(0, np.array([width, height] * 2))
+            order = order[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)]
+            masks = np.array([decode_mask(rle) for rle in ours.rle or ()], bool)
+            assert masks.shape == (len(order), height, width) and 0 < masks.mean() < 1
+            differ = (masks != theirs["masks"][order]).mean()
+            assert differ == 0 if height == width == 4 * SAM3_PX // 14 else differ < 0.01
+
+
+def test_a_box_of_several_prompts_has_the_mask_of_the_best(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (alone,) = Sam3(str(folder), own_masks=True).detect(IMAGES[:1], PROMPTS)
+    monkeypatch.setattr("autodistill_grounded_sam.detect.sam3.PROMPTS_AT_ONCE", 2)
+    (in_parts,) = Sam3(str(folder), own_masks=True).detect(IMAGES[:1], PROMPTS)
+    assert len(np.unique(alone.scores.argmax(axis=1))) > 1, "one prompt wins everywhere: this test would prove nothing"
+    assert in_parts.rle == alone.rle
+    of_one = {p: Sam3(str(folder), own_masks=True).detect(IMAGES[:1], [p])[0] for p in PROMPTS}
+    for box, best, rle in zip(alone.xyxy, alone.scores.argmax(axis=1), alone.rle or (), strict=True):
+        single = of_one[PROMPTS[best]]
+        assert rle == (single.rle or ())[int(np.abs(single.xyxy - box).sum(axis=1).argmin())]
 
 
 def test_the_presence_of_a_prompt_counts(folder: Path) -> None:

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,14 @@ def test_the_order_of_what_is_kept_does_not_depend_on_the_detectors_order(order:
     np.testing.assert_array_equal(first.xyxy, second.xyxy)
     np.testing.assert_array_equal(first.scores, second.scores)
     assert list(first.scores.max(1)) == sorted(first.scores.max(1), reverse=True)
+
+
+def test_of_equal_boxes_the_surest_ones_mask_stays() -> None:
+    masks = tuple({"size": [10, 10], "counts": name} for name in (b"a", b"b", b"c"))
+    seen = candidates([(0, 0, 5, 5), (1, 1, 8, 8), (0, 0, 5, 5)], [[0.3, 0.4], [0.5, 0.0], [0.7, 0.1]])
+    kept = trim(replace(seen, rle=masks, mask_score=np.array([0.1, 0.2, 0.3], np.float32)), 10, 10, 0.1, 4)
+    assert kept.rle == (masks[2], masks[1]) and kept.mask_score.tolist() == pytest.approx([0.3, 0.2])
+    np.testing.assert_array_equal(kept.scores, np.array([[0.7, 0.4], [0.5, 0.0]], np.float32))
 
 
 def test_nothing_seen_stays_nothing() -> None:

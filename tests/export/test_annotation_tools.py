@@ -21,6 +21,7 @@ from autodistill_grounded_sam.export.shapes import Crop, shapes_of
 from autodistill_grounded_sam.export.writing import Written
 from autodistill_grounded_sam.masks import decode_mask, encode_mask, from_coco, mask_iou
 from autodistill_grounded_sam.types import Labels, State
+from tests.peers import peer
 
 Mask = npt.NDArray[np.bool_]
 TOOLS = ("labelme", "cvat", "label-studio")
@@ -213,7 +214,7 @@ def test_our_reader__opens_what_we_wrote(kit: Any, scenes: Any, tmp_path: Path, 
 
 
 def test_labelme_itself__loads_it(kit: Any, shaped: Any, tmp_path: Path) -> None:
-    labelme = pytest.importorskip("labelme", reason="labelme is not installed", exc_type=ImportError)
+    labelme = peer("labelme")
     from labelme.utils import shape_to_mask
 
     kit.export(shaped, "labelme", tmp_path / "out", valid=["b.png"])
@@ -231,7 +232,7 @@ def test_labelme_itself__loads_it(kit: Any, shaped: Any, tmp_path: Path) -> None
 
 
 def test_datumaro__loads_cvat(kit: Any, scenes: Any, tmp_path: Path) -> None:
-    dm = pytest.importorskip("datumaro", reason="datumaro is not installed", exc_type=ImportError)
+    dm = peer("datumaro")
     kit.export(scenes, "cvat", tmp_path / "out")
     dataset = dm.Dataset.import_from(str(tmp_path / "out"), "cvat")
     source = {Path(image.id).stem: labels for image, labels in scenes}
@@ -248,7 +249,7 @@ def test_datumaro__loads_cvat(kit: Any, scenes: Any, tmp_path: Path) -> None:
 
 
 def test_label_studio_sdk__reads_the_brush_and_the_config(kit: Any, shaped: Any, tmp_path: Path) -> None:
-    brush = pytest.importorskip("label_studio_sdk.converter.brush", reason="label-studio-sdk is not here", exc_type=ImportError)
+    brush = peer("label_studio_sdk.converter.brush")
     from label_studio_sdk.label_interface import LabelInterface
 
     kit.export(shaped, "label-studio", tmp_path / "out", valid=["b.png"])

@@ -18,6 +18,7 @@ from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.painted import ious_with, paint_objects, palette
 from autodistill_grounded_sam.masks import decode_mask, encode_mask, mask_iou
 from autodistill_grounded_sam.types import Labels, State
+from tests.peers import peer
 
 PAINTED = ("masks", "coco-panoptic", "voc")
 every_painted = pytest.mark.parametrize("name", PAINTED)
@@ -195,7 +196,7 @@ def test_voc__torchvision_loads_it(kit: Any, two: Any, tmp_path: Path) -> None:
 
 
 def test_datumaro__loads_voc_and_panoptic(kit: Any, scenes: Any, tmp_path: Path) -> None:
-    dm = pytest.importorskip("datumaro", reason="datumaro is not installed", exc_type=ImportError)
+    dm = peer("datumaro")
     kit.export(scenes, "coco-panoptic", tmp_path / "panoptic")
     dataset = dm.Dataset.import_from(str(tmp_path / "panoptic"), "coco_panoptic")
     source = {Path(image.id).stem: labels for image, labels in scenes}

@@ -17,6 +17,7 @@ from PIL import Image
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export import shards
 from autodistill_grounded_sam.masks import decode_mask
+from tests.peers import peer
 
 both = pytest.mark.parametrize("name", ["hf", "webdataset"])
 
@@ -102,7 +103,7 @@ def decoded(counts: str, height: int, width: int) -> Any:
 
 
 def test_datasets__loads_hf(kit: Any, scenes: Any, tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed", exc_type=ImportError)
+    datasets = peer("datasets")
     kit.export(scenes, "hf", tmp_path / "out", valid=["scene_0003.png"])
     loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert {split: len(rows) for split, rows in loaded.items()} == {"train": 11, "validation": 1}
@@ -117,7 +118,7 @@ def test_datasets__loads_hf(kit: Any, scenes: Any, tmp_path: Path) -> None:
 
 
 def test_webdataset__loads_it(kit: Any, scenes: Any, tmp_path: Path) -> None:
-    wds = pytest.importorskip("webdataset", reason="webdataset is not installed", exc_type=ImportError)
+    wds = peer("webdataset")
     kit.export(scenes, "webdataset", tmp_path / "out")
     source = {image.id: labels for image, labels in scenes}
     rows = list(wds.WebDataset(str(tmp_path / "out/train/train-000000.tar"), shardshuffle=False).decode("rgb8"))
@@ -131,7 +132,7 @@ def test_webdataset__loads_it(kit: Any, scenes: Any, tmp_path: Path) -> None:
 
 def test_fiftyone__loads_coco(kit: Any, scenes: Any, tmp_path: Path) -> None:
     """FiftyOne's own COCO reader, without its database: boxes and masks of our COCO format."""
-    fouc = pytest.importorskip("fiftyone.utils.coco", reason="fiftyone is not installed", exc_type=ImportError)
+    fouc = peer("fiftyone.utils.coco")
     kit.export(scenes, "coco", tmp_path / "out")
     file = tmp_path / "out" / "train" / "_annotations.coco.json"
     _, classes_map, _, images, annotations = fouc.load_coco_detection_annotations(str(file))

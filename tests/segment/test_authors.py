@@ -16,6 +16,7 @@ from autodistill_grounded_sam.segment.authors import AuthorsSam
 from autodistill_grounded_sam.segment.sam import Sam
 from autodistill_grounded_sam.testing import check_segmenter
 from autodistill_grounded_sam.types import Candidates
+from tests.peers import peer
 
 
 @pytest.mark.parametrize("guess", ["single", "best-of-three"])
@@ -55,7 +56,7 @@ def test_without_the_package_it_says_what_to_install(official_file: Path, monkey
 @pytest.mark.slow
 @pytest.mark.parametrize("guess", ["single", "best-of-three", "hq-only"])
 def test_sam_hq__the_same_masks_as_ours_on_a_photograph(shared: Path, guess: Any) -> None:
-    pytest.importorskip("segment_anything_hq", reason="the authors' code (segment-anything-hq) is not installed")
+    peer("segment_anything_hq")
     file = shared / "reference" / "sam_hq_official" / "sam_hq_tiny_official_fp16.pth"
     image = np.asarray(Image.open(shared / "reference" / "groundingdino_official" / "000000000030.jpg").convert("RGB"))
     boxes = np.array([[200, 20, 470, 350], [200, 180, 360, 400]], np.float32)

@@ -25,6 +25,7 @@ from autodistill_grounded_sam.segment.decoder_hq import HqMaskDecoder
 from autodistill_grounded_sam.segment.sam import Sam, fitted_size
 from autodistill_grounded_sam.testing import check_segmenter
 from autodistill_grounded_sam.types import Candidates
+from tests.peers import peer
 from tests.segment.conftest import TINY, randomised
 
 WRONG, RIGHT = (f"point_embedding, {name} = self.transformer(" for name in ("iou_token_out", "image_embeddings"))
@@ -188,7 +189,7 @@ def test_logits_and_masks_equal_the_reference(reference):
 
 def predictor_of(reference: Path) -> Any:
     """The authors' own predictor of the reference checkpoint."""
-    pytest.importorskip("segment_anything_hq", reason="the authors' code (segment-anything-hq) is not installed")
+    peer("segment_anything_hq")
     from segment_anything_hq import SamPredictor
     from segment_anything_hq.modeling import ImageEncoderViT, MaskDecoderHQ, PromptEncoder, TwoWayTransformer
     from segment_anything_hq.modeling import Sam as TheirSam
@@ -232,7 +233,7 @@ def test_equals_the_authors_predictor_on_real_photographs(reference, shared, gue
 
 @pytest.mark.parametrize(("build", "width"), [("vit_b", 768), ("vit_l", 1024), ("vit_h", 1280)])
 def test_every_released_size_loads_from_the_authors_file(build, width):
-    registry = pytest.importorskip("segment_anything_hq").sam_model_registry
+    registry = peer("segment_anything_hq").sam_model_registry
     from autodistill_grounded_sam.segment.official import config_of, transformers_names
 
     with torch.device("meta"):  # shapes alone

@@ -23,6 +23,7 @@ from autodistill_grounded_sam.segment.decoder_sam2 import Sam2MaskDecoder
 from autodistill_grounded_sam.segment.models import FAMILIES
 from autodistill_grounded_sam.segment.sam import Sam, Upsampling, stretched_pixels
 from autodistill_grounded_sam.testing import check_segmenter
+from tests.peers import peer
 from tests.segment.conftest import TINY_SAM2, randomised
 
 PIXELS = torch.randn((2, 3, 128, 128), generator=torch.Generator().manual_seed(1))
@@ -87,7 +88,7 @@ def test_an_unsteady_single_answer_gives_way_to_the_best_of_three() -> None:
 
 def edgetam() -> Any:
     """A random EdgeTAM, whose encoder is timm's RepViT."""
-    pytest.importorskip("timm", reason="timm, which EdgeTAM needs, is not installed")
+    peer("timm")
     from transformers import EdgeTamConfig, EdgeTamModel
 
     backbone = {

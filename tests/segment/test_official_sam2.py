@@ -18,6 +18,7 @@ from autodistill_grounded_sam.segment.official import load_official
 from autodistill_grounded_sam.segment.official_sam2 import LAYOUTS, Layout
 from autodistill_grounded_sam.segment.sam import Sam
 from autodistill_grounded_sam.types import Candidates
+from tests.peers import peer
 from tests.segment.conftest import randomised
 
 SIZES = {"t": 309, "s": 357, "b+": 453, "l": 741}  # tensors of the image half
@@ -27,7 +28,7 @@ TINY_LAYOUT = {(16, (1, 2, 2, 1)): Layout(1, (8, 4, 14, 7), (4,))}
 
 def authors_model(config: str, *changes: str, device: str = "cpu") -> Any:
     """A model of the authors' code with random weights."""
-    pytest.importorskip("sam2", reason="the authors' code (sam2) is not installed")
+    peer("sam2")
     from sam2.build_sam import build_sam2
 
     return build_sam2(f"configs/{config}.yaml", None, device=device, hydra_overrides_extra=[f"++model.{c}" for c in changes])
