@@ -262,7 +262,7 @@ class Decision:
             return []
         names = {"", *self.ontology.class_names}
         counts = Counter(one.verdict for digest in tally.reviewed for one in self.reviews[digest])
-        told = [", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none"]
+        told = [", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "none"]
         changed = sum(len(own) for digest, own in self.reviews.items() if digest not in tally.reviewed)
         unknown = sum(one.class_name not in names for digest in tally.reviewed for one in self.reviews[digest])
         told += [f"{changed} of images that changed or are gone say nothing"] * bool(changed)
