@@ -84,6 +84,16 @@ def field(page: Any, name: str) -> Any:
     return page.get_by_label(re.compile(rf"^\s*{name}(?!, other side)")).first
 
 
+def put(box: Any, text: str) -> None:
+    """Fill a field that was just unfolded: gradio sets it to its first value when that is drawn, maybe after we have."""
+    for _ in range(20):
+        box.fill(text)
+        box.press("Tab")
+        box.page.wait_for_timeout(300)
+        if box.input_value() == text:
+            return
+
+
 def slide(page: Any, label: str, value: str) -> None:
     box = page.get_by_label(re.compile(f"number input for {re.escape(label)}"))
     box.fill(value)
@@ -118,7 +128,7 @@ def test_a_story_at_the_playground(browser: Any, mini: Any, tmp_path: Path) -> N
 
     page.get_by_text("Save the ontology").click()
     path = tmp_path / "mine.yaml"
-    page.get_by_label("File", exact=True).fill(str(path))
+    put(page.get_by_label("File", exact=True), str(path))
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("grounded-sam label IMAGES --ontology").wait_for()
     saved = Ontology.from_yaml(path)

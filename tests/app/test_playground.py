@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +130,20 @@ def test_settings_are_saved_back_into_the_run(tmp_path: Path) -> None:
         assert facts(again.labels(look, again.start)) == facts(labels)
         shown += len(labels)
     assert summary.labels == shown > 0
+
+
+def test_trust_of_other_settings_is_left_out_and_that_is_told(tmp_path: Path) -> None:
+    out = label_folder(tmp_path)
+    path = out / "run" / "decide.json"
+    content = json.loads(path.read_text())
+    content["decide"]["trust"] = 0.8  # measured of nothing
+    path.write_text(json.dumps(content))
+    place = playground(out)
+    run = place.material.run
+    assert run is not None
+    summary = run.decide(Settings(0.2).config(place.material.decide), place.material.ontology)
+    assert summary.notes[-1].startswith("images no longer wait for review: trust 0.8 was measured with other settings")
+    assert pipeline.last_settings(out)[0].trust == 0.0
 
 
 def test_what_a_person_said_of_an_image_is_shown(tmp_path: Path) -> None:
