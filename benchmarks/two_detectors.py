@@ -166,7 +166,7 @@ def _ap(pairs: Sequence[Pair], classes: int) -> dict[str, float]:
 
 def _told_apart(rows: Sequence[tuple[Objects, Candidates]]) -> dict[str, float]:
     """How often, of the labels at the common threshold, a right one stands above a wrong one: by its score, by its agreement,
-    and by its spare score times the agreement, as the review queue has it."""
+    and by its spare score times the agreement, as a review queue might have it."""
     by: dict[str, list[Any]] = {"score": [], "agreement": [], "both": []}
     right = []
     for truth, found in rows:

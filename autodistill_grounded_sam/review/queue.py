@@ -127,15 +127,12 @@ class Doubts:
 
 def doubts_of(candidates: Candidates, labels: Labels, ontology: Ontology, config: DecideConfig) -> Float32:
     """How near each label (m,) is to what would have been decided otherwise, by threshold or margin: 1 at it, 0 far from it.
-    Where several looks disagree on it, it is as much nearer.
 
     Of an image without labels one number: how near its best candidate came to being a label.
     """
     thresholds = ontology.thresholds(max(config.box_threshold, config.text_threshold))
     if len(labels):
         spare = np.minimum(labels.score - thresholds[labels.class_id], labels.margin)
-        if candidates.agreement is not None:
-            spare = spare * candidates.agreement[labels.candidate]
         doubts: Float32 = 1 - np.clip(spare, 0, 1)
         return doubts
     if not len(candidates):

@@ -72,13 +72,6 @@ def test_doubt_is_nearness_to_the_threshold_of_the_class_or_to_another_class() -
     assert found.tolist() == pytest.approx([0.95, 0.98, 0.7])
 
 
-def test_what_only_some_of_several_looks_saw_is_more_doubtful() -> None:
-    boxes, scores = np.zeros((3, 4), np.float32), np.zeros((3, 2), np.float32)
-    seen = Candidates(boxes, scores, agreement=np.array([0.5, 1, 0.1], np.float32))
-    found = doubts_of(seen, labels([0, 0], [0.75, 0.75], [0.7, 0.7]), ONTOLOGY, DecideConfig())
-    assert found.tolist() == pytest.approx([0.8, 0.6])
-
-
 def test_an_image_without_labels_is_as_doubtful_as_its_best_candidate_is_near() -> None:
     seen = Candidates(np.zeros((2, 4), np.float32), np.array([[0.30, 0.0], [0.0, 0.5]], np.float32))
     assert doubts_of(seen, Labels.nothing(), ONTOLOGY, DecideConfig()).tolist() == pytest.approx([0.95])
