@@ -1,6 +1,6 @@
 """What two detectors of different kinds bring together, and whether one number a detector is calibration enough.
 
-    python -m benchmarks.real --data ../shared/data --cache .cache/real --sets nuclei --shots 20   # makes both detectors
+    python -m benchmarks.real --data ../shared/data --cache .cache/real --sets nuclei --shots 20 --students a   # makes both
     python -m benchmarks.two_detectors --sets nuclei microcontrollers --shots 20
 
 A is `mini` adapted to the N labelled images, B the YOLOv8n trained on the same (student "a" of `benchmarks.real`). Whatever a
