@@ -1,4 +1,4 @@
-"""The docs site as a reader has it, built and opened from disk: nothing from elsewhere, the search answers, nobody is kept out."""
+"""The docs site as a reader has it, built and opened from disk: nothing from elsewhere, search answers, nobody is kept out."""
 
 from __future__ import annotations
 
