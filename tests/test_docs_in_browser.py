@@ -1,4 +1,4 @@
-"""The docs site as a reader has it, built and opened from disk: nothing from elsewhere, a search that answers, nobody kept out."""
+"""The docs site as a reader has it, built and opened from disk: nothing from elsewhere, a search that answers, all by key."""
 
 from __future__ import annotations
 
