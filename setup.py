@@ -44,12 +44,13 @@ EXTRAS = {
     "omdet": ["timm>=1.0"],  # the image encoder of OmDet-Turbo's published weights is timm's
     "ray": ["ray[data]>=2.40"],
     "cloud": ["universal_pathlib>=0.2"],  # images by URL; s3:// needs s3fs beside it, gs:// gcsfs, and so on
-    "app": ["gradio>=5"],
-    "browser": ["playwright>=1.45", "axe-playwright-python>=0.1.4"],  # for tests that drive Chromium; axe-core is in it
+    "app": ["gradio>=6", "fastapi>=0.115", "uvicorn>=0.30"],  # gradio brings both; the page is mounted with them
+    # the site: material 9 is made for mkdocs 1 and ends with it; and what executes the notebooks of the stories
     "docs": [
-        "mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.28",  # the site
-        "nbformat>=5", "nbclient>=0.10", "ipykernel>=6",  # the stories, made and executed by `python -m tools.notebooks`
+        "mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.28",
+        "nbformat>=5", "nbclient>=0.10", "ipykernel>=6",
     ],
+    "browser": ["playwright>=1.45", "axe-playwright-python>=0.1.4"],  # for tests that drive Chromium; axe-core is in it
     "dev": [
         "build>=1.2", "hypothesis>=6.100", "mypy>=1.11", "onnx>=1.14", "onnxruntime>=1.16", "pre-commit>=3.7", "pytest>=8.2",
         "pytest-xdist>=3.5", "ruff>=0.8", "segment-anything>=1.0", "setuptools>=77", "types-PyYAML", "types-requests",
@@ -73,7 +74,7 @@ setup(
     ],
     package_dir={"autodistill_grounded_sam.ontologies": "ontologies"},
     package_data={
-        "autodistill_grounded_sam": ["py.typed", "mini/*.json", "mini/*/*", "report/templates/*", "review/page/*"],
+        "autodistill_grounded_sam": ["py.typed", "mini/*.json", "mini/*/*", "report/templates/*", "review/page/*", "app/page/*"],
         "autodistill_grounded_sam.ontologies": ["*.yaml", "seginw/*.yaml"],
     },
     entry_points={"console_scripts": ["grounded-sam=autodistill_grounded_sam.cli:main"]},

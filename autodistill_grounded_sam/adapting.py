@@ -84,7 +84,7 @@ def adapt_weights(
     from autodistill_grounded_sam.detect.grounding_dino import Loaded, load
 
     wishes = _wishes(minutes, steps, shorter_side_px) | {"seed": seed, "turns": turns}
-    target, words = Path(out), Ontology.load(ontology)
+    target, words = Path(out), _words_to_learn(ontology)
     labelled = read_labelled(Path(images), Path(annotations), words)
     for line in labelled.warnings:
         logger.warning("%s", line)
@@ -114,6 +114,19 @@ def adapt_weights(
         card["steps"], labelled.faults, labelled.warnings, card["command"],
         target / weights_folder.SEGMENTER if segmenter else None, card.get("mask IoU", {}),
     )  # fmt: skip
+
+
+def _words_to_learn(ontology: Any) -> Ontology:
+    """Raises ConfigError for example images: what learns here is Grounding DINO, which would read their prompts as words."""
+    words = Ontology.load(ontology)
+    shown = [spec for spec in words.classes if spec.examples]
+    if shown:
+        mute = ", ".join(repr(spec.name) for spec in shown if not spec.prompts)
+        raise ConfigError(
+            f"adapting teaches words, and {', '.join(repr(spec.name) for spec in shown)} of the ontology holds example images "
+            f"(examples:), which no detector that can be adapted knows: leave them out{mute and f', and give {mute} prompts'}"
+        )
+    return words
 
 
 def _wishes(minutes: float | None, steps: int | None, shorter_side_px: int | None) -> dict[str, Any]:

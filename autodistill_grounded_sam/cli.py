@@ -17,6 +17,7 @@ import autodistill_grounded_sam.errors as errors
 from autodistill_grounded_sam import (
     __version__,
     cli_about,
+    cli_app,
     cli_benchmark,
     cli_datasets,
     cli_discover,
@@ -204,6 +205,7 @@ app.command()(cli_datasets.frames)
 app.command("import")(cli_datasets.import_dataset)
 app.command()(cli_datasets.upload)
 app.command()(cli_discover.discover)
+app.command()(cli_app.app)
 app.command()(cli_look.report)
 app.command()(cli_review.review)
 

@@ -105,7 +105,7 @@ class Decision:
         never_asked = [prompt for prompt in words.prompts if prompt not in store.prompts]
         if never_asked:
             raise WrongRunError(
-                f"{store.run} was never asked for {', '.join(map(repr, never_asked))}; it was asked for "
+                f"{store.run} was never asked for {words.told(never_asked)}; it was asked for "
                 f"{', '.join(map(repr, store.prompts))}. Label into another --out to ask for more"
             )
         moved = bool(last.images) and not store.images_root.is_dir()
@@ -262,7 +262,7 @@ class Decision:
             return []
         names = {"", *self.ontology.class_names}
         counts = Counter(one.verdict for digest in tally.reviewed for one in self.reviews[digest])
-        told = [", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none"]
+        told = [", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "none"]
         changed = sum(len(own) for digest, own in self.reviews.items() if digest not in tally.reviewed)
         unknown = sum(one.class_name not in names for digest in tally.reviewed for one in self.reviews[digest])
         told += [f"{changed} of images that changed or are gone say nothing"] * bool(changed)

@@ -129,6 +129,11 @@ class Ontology:
         """The example images by the prompts that stand for them; a subset of `prompts`."""
         return {example.prompt: example for c in self.classes for example in c.examples}
 
+    def told(self, prompts: Sequence[str]) -> str:
+        """Prompts as a person knows them, for a message: an example by its picture and box."""
+        shown = {prompt: f"the example {one.image} (box {list(one.box)})" for prompt, one in self.examples.items()}
+        return ", ".join(shown.get(prompt, repr(prompt)) for prompt in prompts)
+
     @cached_property
     def prompt_class(self) -> Int32:
         """The class id of each prompt, (P,) int32; -1 for a negative."""

@@ -188,8 +188,8 @@ def redecide(
 
     `config` and `ontology` left out are those used last (`last_settings`); an ontology may name any of the prompts that the
     run asked for. The format that was written first lies in the output folder itself, any other in a folder of its name in it.
-    `images` says where the images folder is now, if it moved. `notes` of the summary says where a dataset
-    on disk is older, and the report, unless `report_follows`.
+    `images` says where the images folder is now, if it moved. `notes` of the summary says where a dataset on disk is older,
+    and the report, unless `report_follows`.
     """
     started, run = time.perf_counter(), find_run(Path(run))
     with RunLock(run):

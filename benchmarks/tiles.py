@@ -5,7 +5,7 @@
 
 Labels at the shipped thresholds against the truth, matched best first at an IoU of 0.5 of boxes, whatever their class. A label
 that matches nothing, and overlaps an object which a better label has taken by an IoU of 0.3 or more, is a duplicate. Recall is
-told by the shorter side of the box.
+told by the shorter side of the box; and, for all objects, at the score where the precision is that of the whole look alone.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=20, help="painted scenes of each kind")
     parser.add_argument("--detector", default="mini")
+    parser.add_argument("--segmenter", default="mini")
     parser.add_argument("--images", type=Path, help="a folder of photographs")
     parser.add_argument("--truth", type=Path, help="COCO json of some of them")
     parser.add_argument("--ontology", default="painted_shapes")
@@ -67,6 +68,7 @@ def main() -> None:
 def measured(args: argparse.Namespace, images: Path, truth_file: Path, out: Path) -> dict[str, Any]:
     truth = {image.name: image for image in read_coco(truth_file) if max(image.width, image.height) > args.larger_than}
     words, facts = Ontology.load(args.ontology), {}
+    alone: float | None = None  # the precision of the whole look
     for name, see in {
         "none": {"tiles": "none"},
         "auto": {"tiles": "auto"},
@@ -74,7 +76,7 @@ def measured(args: argparse.Namespace, images: Path, truth_file: Path, out: Path
         "all, boxes only": {"tiles": "all", "masks": "none"},
     }.items():
         config = LabelConfig(
-            see=SeeConfig(detector=args.detector, segmenter="mini", max_candidates=args.max_candidates, **see),
+            see=SeeConfig(detector=args.detector, segmenter=args.segmenter, max_candidates=args.max_candidates, **see),
             run=RunConfig(device="cpu", offline=True),
         )
         seen = pipeline.see(images, words, out / name, config, only=lambda found: [image for image in found if image.id in truth])
@@ -82,7 +84,9 @@ def measured(args: argparse.Namespace, images: Path, truth_file: Path, out: Path
         tally = Tally(args.small_px)
         for image, labels in pipeline.decided_labels(seen.run, images)[1]:
             tally.add(truth[image.id], labels)
-        facts[name] = {**tally.figures(), "seconds an image": seen.stages["see"] / len(truth)}
+        alone = tally.figures()["precision"] if alone is None else alone
+        recall = {"recall at the precision of none": tally.recall_at(alone)}
+        facts[name] = {**tally.figures(), **recall, "seconds an image": seen.stages["see"] / len(truth)}
         print(name, json.dumps(facts[name]), flush=True)
     return facts
 
@@ -92,7 +96,8 @@ class Tally:
 
     def __init__(self, small_px: float) -> None:
         self.small_px = small_px
-        self.labels = self.right = self.duplicates = 0
+        self.duplicates = 0
+        self.judged: list[tuple[float, bool]] = []  # score of each label, and if it is right
         self.found: dict[bool, list[bool]] = {True: [], False: []}  # by whether the object is small
         self.mask_iou: list[float] = []
 
@@ -105,27 +110,33 @@ class Tally:
         for row in range(len(labels)):
             free = np.where(taken, 0, iou[row])
             best = int(free.argmax()) if len(free) else 0
-            if len(free) and free[best] >= MATCH_IOU:
+            right = bool(len(free) and free[best] >= MATCH_IOU)
+            self.judged.append((float(labels.score[row]), right))
+            if right:
                 taken[best] = True
-                self.right += 1
                 small = (truth.xyxy[best, 2:] - truth.xyxy[best, :2]).min() < self.small_px
                 if small and truth.rle is not None and labels.rle is not None:
                     self.mask_iou.append(mask_iou(labels.rle[row], truth.rle[best]))
             elif len(free) and (iou[row][taken] >= DUPLICATE_IOU).any():
                 self.duplicates += 1
-        self.labels += len(labels)
         for box, hit in zip(truth.xyxy, taken.tolist(), strict=True):
             self.found[bool((box[2:] - box[:2]).min() < self.small_px)].append(hit)
 
     def figures(self) -> dict[str, Any]:
         named = {"small": self.found[True], "other": self.found[False]}
         return {
-            "precision": self.right / max(self.labels, 1),
+            "precision": sum(right for _, right in self.judged) / max(len(self.judged), 1),
             "duplicates": self.duplicates,
             **{f"recall, {name}": float(np.mean(hits)) for name, hits in named.items() if hits},
             **{f"objects, {name}": len(hits) for name, hits in named.items() if hits},
             **({"mask IoU of matched small ones": float(np.mean(self.mask_iou))} if self.mask_iou else {}),
         }
+
+    def recall_at(self, precision: float) -> float:
+        """Of all objects, at the lowest score from which on the labels are as precise as this; 0 where they never are."""
+        right = np.array([right for _, right in sorted(self.judged, key=lambda one: -one[0])], np.float64).cumsum()
+        enough = np.flatnonzero(right >= precision * np.arange(1, len(right) + 1))
+        return float(right[enough[-1]] / sum(map(len, self.found.values()))) if len(enough) else 0.0
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: playwright lets no second one start in a process, and its loop troubles asyncio.run
 def browser() -> Iterator[Any]:
     """Chromium, for tests marked `browser`."""
     yield from browser_kit.chromium()

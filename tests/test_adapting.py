@@ -86,6 +86,17 @@ def test_nothing_is_written_where_nothing_can_be_learnt(scenes: Path, tmp_path: 
     assert not (tmp_path / "w").exists()
 
 
+def test_example_images_are_refused_with_what_to_do(scenes: Path, tmp_path: Path) -> None:
+    image = str(next((scenes / "images").iterdir()))
+    both, alone = ({"examples": [{"image": image, "box": [side, side, 9, 9]}]} for side in (1, 2))
+    words = {"version": 1, "classes": {"red circle": {"prompts": ["red circle"], **both}, "logo": alone}}
+    with pytest.raises(
+        ConfigError, match=r"'red circle', 'logo' of the ontology holds example images .*, and give 'logo' prompts$"
+    ):
+        adapt_weights(scenes / "images", scenes / "truth.json", words, tmp_path / "w", steps=1)
+    assert not (tmp_path / "w").exists()
+
+
 def test_a_segmenter_whose_decoder_cannot_learn_is_refused_before_anything_is_learnt(scenes: Path, tmp_path: Path) -> None:
     from transformers import SamHQConfig, SamHQModel, SamImageProcessor
 

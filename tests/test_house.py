@@ -20,7 +20,7 @@ GROUND = {
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tune", "decide"), ("tune", "evaluate"),
           ("check", "evaluate"), ("check", "quality"), ("tag", "detect"), ("distill", "evaluate"),
-          ("report", "decide"), ("review", "store"), ("review", "decide")}  # fmt: skip
+          ("app", "decide"), ("app", "review"), ("report", "decide"), ("review", "store"), ("review", "decide")}  # fmt: skip
 JOINERS = {
     "adapting",
     "benchmarking",
@@ -30,6 +30,7 @@ JOINERS = {
     "discovering",
     "frames",
     "pipeline",
+    "playing",
     "decisions",
     "importing",
     "uploading",
@@ -41,6 +42,7 @@ JOINERS = {
     "tuning",
     "cli",
     "cli_about",
+    "cli_app",
     "cli_benchmark",
     "cli_datasets",
     "cli_discover",

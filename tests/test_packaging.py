@@ -46,6 +46,7 @@ def test_wheel_and_sdist_hold_what_is_needed(built: tuple[Path, Path]) -> None:
     assert {f"autodistill_grounded_sam/{name}" for name in [*MINI, *TEMPLATES]} <= set(names)
     assert "autodistill_grounded_sam/py.typed" in names
     assert {f"autodistill_grounded_sam/review/page/review.{kind}" for kind in ("html", "css", "js")} <= set(names)
+    assert {f"autodistill_grounded_sam/app/page/app.{kind}" for kind in ("css", "js")} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "tools/", "ontologies/", "benchmarks/"))]
     with tarfile.open(sdist) as archive:
         files = {member.name.partition("/")[2] for member in archive.getmembers()}

@@ -25,12 +25,13 @@ def average_precision_of(detector: Detector, examples: Sequence[Example], ontolo
     for example in examples:
         (seen,) = detector.detect([read_image(example.path)], ontology.prompts)
         truth = Objects.of(example.class_id, example.xyxy)
-        pairs.append(Pair(example.name, example.width, example.height, truth, _objects(seen, ontology)))
+        pairs.append(Pair(example.name, example.width, example.height, truth, named_objects(seen, ontology)))
     overall = average_precision(pairs, len(ontology.classes), "box").overall
     return {name: overall[name] for name in ("AP", "AP50")}
 
 
-def _objects(seen: Candidates, ontology: Ontology) -> Objects:
+def named_objects(seen: Candidates, ontology: Ontology) -> Objects:
+    """Each candidate as an object of the class of its best prompt, best of duplicates kept; those of negatives go."""
     best = seen.scores.argmax(axis=1) if len(seen) else np.zeros(0, np.intp)
     score = seen.scores[np.arange(len(seen)), best]
     class_id = ontology.prompt_class[best]

@@ -11,15 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-from autodistill_grounded_sam.engine.seams import box_iou
+from autodistill_grounded_sam.engine.seams import SAME_CLASS_IOU, SAME_OBJECT_IOU, box_iou
 from autodistill_grounded_sam.masks import decode_mask, encode_mask, iou_and_containment
 from autodistill_grounded_sam.protocols import Detector, Segmenter
 from autodistill_grounded_sam.types import Candidates, Float32, RgbImage
 
 View = Literal["flip", "scale"]  # mirrored; smaller, on a grey canvas
 
-SAME_CLASS_IOU = 0.55  # of the paper
-SAME_OBJECT_IOU = 0.7  # of boxes whose best prompts differ, as everywhere here
 COMMON_THRESHOLD = 0.35  # the default of `decide`: what a detector's own usual threshold becomes
 LOWEST_USUAL = 0.1  # of the detectors here: a member is asked for all that may reach the floor once it is calibrated
 CANVAS = 1.25  # times the image's sides: objects come in at 0.8 of their size

@@ -14,6 +14,8 @@ Tile = tuple[int, int, int, int]  # x1, y1, x2, y2 in the image
 Flags = npt.NDArray[np.bool_]
 
 SAME_OBJECT_IOU = 0.7  # of two looks, as `decide` calls two labels duplicates: the border moves a little with the scale
+SAME_CLASS_IOU = 0.55  # enough where both looks say the same of it, after weighted boxes fusion (arXiv:1910.13302)
+LARGER = 2.0  # times the area of what lies in it: a whole, not the same object with a loose box
 PART_INSIDE = 0.85  # of a part's area, as `decide` has it: so much in another object makes it that object's
 EDGE_PX = 2.0  # a box that ends so near to a tile's inner edge is a part of something larger
 
@@ -32,8 +34,9 @@ def merge_looks(looks: Sequence[Candidates]) -> Candidates:
     """What several looks at one image saw, in one frame, as one: best first, each object once.
 
     Greedy, from the highest top score down: a box takes from each other look the one box left there that overlaps it most, if
-    by an IoU of `SAME_OBJECT_IOU`; that box goes, and the scores become the element-wise maximum. Boxes of one look are never
-    one candidate, not even by way of a third.
+    by an IoU of `SAME_CLASS_IOU` where both have the same best prompt, else of `SAME_OBJECT_IOU`; that one goes, and the scores
+    become the element-wise maximum. Boxes of one look are never one candidate, not even by way of a third. The first look is
+    the coarsest: its box yields to that of any other.
     """
     boxes, scores = np.concatenate([look.xyxy for look in looks]), np.concatenate([look.scores for look in looks])
     look_of = np.repeat(np.arange(len(looks)), [len(look) for look in looks])
@@ -44,15 +47,19 @@ def merge_looks(looks: Sequence[Candidates]) -> Candidates:
         agreement = np.concatenate(
             [np.zeros(len(look), np.float32) if look.agreement is None else look.agreement for look in looks]
         )[order]
+    best = scores.argmax(axis=1) if scores.shape[1] else np.zeros(len(boxes), np.intp)
     alive = np.ones(len(boxes), np.bool_)
     for row in range(len(boxes)):
         if alive[row]:
             left = row + 1 + np.flatnonzero(alive[row + 1 :] & (look_of[row + 1 :] != look_of[row]))
             iou = box_iou(boxes[row], boxes[left])
-            left, iou = left[iou >= SAME_OBJECT_IOU], iou[iou >= SAME_OBJECT_IOU]
+            enough = iou >= np.where(best[left] == best[row], SAME_CLASS_IOU, SAME_OBJECT_IOU)
+            left, iou = left[enough], iou[enough]
             closest = left[np.argsort(-iou, kind="stable")]
             same = closest[np.unique(look_of[closest], return_index=True)[1]]
             scores[row] = np.maximum(scores[row], scores[same].max(axis=0, initial=0))
+            if look_of[row] == 0 and len(same):
+                boxes[row] = boxes[same.min()]
             alive[same] = False
     return Candidates(boxes[alive], scores[alive], agreement=None if agreement is None else agreement[alive])
 
@@ -86,11 +93,27 @@ def mistaken_parts(look: Candidates, whole: Candidates, tile: Tile) -> Flags:
     return np.asarray(owned & ~seen)
 
 
+def seen_in(found: Candidates, look: Candidates) -> Flags:
+    """(n,) which of the found ones a look of another scale saw as well, however faintly, and however rough its box."""
+    return np.array([(box_iou(box, look.xyxy) >= SAME_CLASS_IOU).any() for box in found.xyxy], np.bool_)
+
+
+def parts_of_larger(found: Candidates, wider: Candidates) -> Flags:
+    """(n,) which of the found ones a wider look, with more around them, takes for a part: it saw nothing like them, but
+    something `LARGER` that they lie in, at least half as sure. Of what is too small for it, it says nothing."""
+    larger = _area(wider) >= LARGER * _area(found)[:, None]
+    owned = (_inside(found, wider) & larger & (_best(wider) >= _best(found)[:, None] / 2)).any(axis=1)
+    return np.asarray(owned & ~seen_in(found, wider))
+
+
+def _area(seen: Candidates) -> Float32:
+    return np.asarray((seen.xyxy[:, 2:] - seen.xyxy[:, :2]).prod(axis=1))
+
+
 def _inside(parts: Candidates, others: Candidates) -> Flags:
     """(n, m) whether each of the n parts lies in each of the m others, but for its border."""
     sides = np.minimum(parts.xyxy[:, None, 2:], others.xyxy[:, 2:]) - np.maximum(parts.xyxy[:, None, :2], others.xyxy[:, :2])
-    area = (parts.xyxy[:, 2:] - parts.xyxy[:, :2]).prod(axis=1)
-    return np.asarray(sides.clip(0).prod(axis=2) >= PART_INSIDE * area[:, None])
+    return np.asarray(sides.clip(0).prod(axis=2) >= PART_INSIDE * _area(parts)[:, None])
 
 
 def _best(seen: Candidates) -> Float32:

@@ -17,6 +17,8 @@ from autodistill_grounded_sam.engine.seams import (
     join_parts,
     merge_looks,
     mistaken_parts,
+    parts_of_larger,
+    seen_in,
     unexplained,
     with_partner,
 )
@@ -30,6 +32,7 @@ Which = Literal["auto", "all"]  # of the images that are larger than a tile
 TILE_PX = 640  # side and overlap as supervision's InferenceSlicer has them, which autodistill's `sahi` used
 TILE_OF_INPUT = 0.8  # the same for other inputs than Grounding DINO's 800 px: a tile is enlarged by a quarter
 OVERLAP = 0.2
+WIDER, WIDER_OVERLAP = 2, 0.5  # times a tile's side: a look that checks what only a tile saw, with as much again around it
 # auto: tiles must show an object this much larger than the whole look does, and the whole look must have seen nothing, or
 # something with a side below this share of a tile (docs/tiles.md).
 ENLARGES, SMALL = 1.5, 0.5
@@ -41,8 +44,9 @@ class TiledDetector:
     What several looks saw is one candidate (`merge_looks`), so that repeats do not fill an image's `max_candidates`. What a
     tile's inner edge cuts is a part: it goes if a whole object accounts for it; else it is joined with parts in other tiles
     that show the same in the strip that both saw (`seams.join_parts`; by mask if there is a `segmenter`, else by box); what is
-    still cut then is left out. `which` of the images are tiled: `all` that are larger than a tile, or `auto`, those in which
-    tiles are worth their time. `tile_px` None is what the detector's own input holds.
+    still cut then is left out. What the whole look did not see at all is looked at again with more around it, and goes if
+    that shows a part of something larger (`seams.parts_of_larger`). `which` of the images are tiled: `all` that are larger than
+    a tile, or `auto`, those in which tiles are worth their time. `tile_px` None is what the detector's own input holds.
     """
 
     def __init__(
@@ -77,7 +81,30 @@ class TiledDetector:
         found = merge_looks([whole, *(look.select(~of) for look, of in zip(looks, cut, strict=True))])
         parts = [unexplained(look.select(of), found) for look, of in zip(looks, cut, strict=True)]
         joined = self._joined(image_rgb, parts, corners, len(prompts))
-        return merge_looks([found, joined])
+        return self._checked(image_rgb, whole, merge_looks([found, joined]), prompts)
+
+    def _checked(self, image_rgb: RgbImage, whole: Candidates, found: Candidates, prompts: Sequence[str]) -> Candidates:
+        """The found ones without those that are parts of something larger to a wider look; only where the whole look saw
+        nothing of them is there another one."""
+        height, width = image_rgb.shape[:2]
+        side_px = WIDER * self.tile_px
+        frames: list[Tile] = [(0, 0, width, height), *tiles(width, height, side_px, WIDER_OVERLAP)]
+        alone = np.flatnonzero(~seen_in(found, whole))
+        frame_of = _frame_of(found.xyxy[alone], frames, side_px)
+        busy = np.unique(frame_of[frame_of > 0]).tolist()
+
+        def ask(which: Sequence[int]) -> list[Candidates]:
+            return self._detector.detect([_crop(image_rgb, frames[busy[k]]) for k in which], prompts)
+
+        answers = dict(zip(busy, _all_of(self._pieces.ask(ask, range(len(busy)))), strict=True))
+        stays = np.ones(len(found), np.bool_)
+        for frame in np.unique(frame_of).tolist():
+            rows, boxes, scores = alone[frame_of == frame], whole.xyxy, whole.scores
+            if frame in answers:  # what one of both looks takes for a part, the other may have seen for itself
+                boxes = np.concatenate([boxes, _moved(answers[frame].xyxy, frames[frame])])
+                scores = np.concatenate([scores, answers[frame].scores])
+            stays[rows] = ~parts_of_larger(found.select(rows), Candidates(boxes, scores))
+        return found.select(stays)
 
     def _worth_it(self, whole: Candidates, width: int, height: int) -> bool:
         resize = getattr(self._detector, "resized_size", lambda *size: size)
@@ -147,12 +174,12 @@ class TiledSegmenter:
         return Candidates(found.xyxy, found.scores, tuple(rles[row] for row in range(len(found))), mask_score)
 
 
-def tiles(width: int, height: int, tile_px: int = TILE_PX) -> Iterator[Tile]:
+def tiles(width: int, height: int, tile_px: int = TILE_PX, overlap: float = OVERLAP) -> Iterator[Tile]:
     """Overlapping tiles, all of one size, that cover the image; none where it is not larger than one tile."""
     if max(width, height) <= tile_px:
         return
-    for y1 in _starts(height, tile_px):
-        for x1 in _starts(width, tile_px):
+    for y1 in _starts(height, tile_px, overlap):
+        for x1 in _starts(width, tile_px, overlap):
             yield x1, y1, min(x1 + tile_px, width), min(y1 + tile_px, height)
 
 
@@ -162,10 +189,10 @@ def natural_tile_px(detector: Detector) -> int:
     return TILE_PX if resize is None else round(TILE_OF_INPUT * min(resize(TILE_PX, TILE_PX)))
 
 
-def _starts(length: int, tile_px: int) -> list[int]:
+def _starts(length: int, tile_px: int, overlap: float) -> list[int]:
     if length <= tile_px:
         return [0]
-    steps = int(np.ceil((length - tile_px) / (tile_px * (1 - OVERLAP))))
+    steps = int(np.ceil((length - tile_px) / (tile_px * (1 - overlap))))
     return [round(k * (length - tile_px) / steps) for k in range(steps + 1)]
 
 
@@ -188,6 +215,8 @@ def _filled(box_xyxy: Float32, tile: Tile) -> Mask:
 
 def _frame_of(xyxy: Float32, frames: Sequence[Tile], tile_px: int) -> npt.NDArray[np.intp]:
     """(n,) which frame each box is segmented in: 0, the whole image, or the tile that it lies in, nearest to its centre."""
+    if len(frames) == 1:
+        return np.zeros(len(xyxy), np.intp)
     corners = np.array(frames[1:], np.float32).reshape(-1, 4)
     centres = (corners[:, :2] + corners[:, 2:]) / 2
     away = np.linalg.norm((xyxy[:, None, :2] + xyxy[:, None, 2:]) / 2 - centres, axis=2)

@@ -9,7 +9,8 @@ from autodistill_grounded_sam.report.gallery import Shot
 from autodistill_grounded_sam.report.samples import Example
 from autodistill_grounded_sam.reviews import Review
 
-SHOWN = 60  # an evening's first quarter of an hour, and a megabyte of pictures
+SHOWN = 60  # five minutes of a person, and a megabyte of pictures
+MOST_MASK_BYTES = 16_000  # of a code in a line, so that all lines are a megabyte at most; without one a label keeps its own mask
 
 
 class Question(NamedTuple):
@@ -32,7 +33,8 @@ def _with_class(shot: Shot, example: Example, class_names: Sequence[str]) -> Sho
 def _line(example: Example, class_names: Sequence[str]) -> str:
     image, shape = example.image, example.shape
     if shape is None:
-        return Review(image.id, image.digest, None, "", "empty", "", classes=tuple(class_names)).line().rstrip("\n")
+        return Review(image.id, image.digest, None, "", "empty", "").line().rstrip("\n")  # its classes are in the page once
     x1, y1, x2, y2 = (round(edge, 2) for edge in shape.xyxy)  # as the review page and `quality` name a label
     name = class_names[example.class_id]
-    return Review(image.id, image.digest, (x1, y1, x2, y2), name, "accepted", "", mask=shape.rle).line().rstrip("\n")
+    mask = shape.rle if shape.rle is not None and len(shape.rle["counts"]) <= MOST_MASK_BYTES else None
+    return Review(image.id, image.digest, (x1, y1, x2, y2), name, "accepted", "", mask=mask).line().rstrip("\n")

@@ -18,7 +18,9 @@ from autodistill_grounded_sam.report.gallery import Gallery
 from autodistill_grounded_sam.report.gathering import Gathered
 
 MARK = '<meta name="generator" content="grounded-sam report">'  # by which a page of ours is known
-PICTURE_BYTES = 10_000_000  # of the 15 MB that a page may have; the tables and charts of 1,200 classes are 4 MB
+PICTURE_BYTES = (
+    9_000_000  # of the 15 MB that a page may have; tables and charts of 1,200 classes are 4 MB, lines of `asking` 1 MB
+)
 
 
 def render(run: RunFacts, gathered: Gathered, measured: Measured) -> str:

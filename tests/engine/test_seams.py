@@ -9,7 +9,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodistill_grounded_sam.engine.seams import Part, agreement, box_iou, join_parts, merge_looks, mistaken_parts
+from autodistill_grounded_sam.engine.seams import (
+    Part,
+    agreement,
+    box_iou,
+    join_parts,
+    merge_looks,
+    mistaken_parts,
+    parts_of_larger,
+)
 from autodistill_grounded_sam.engine.tiles import TiledDetector
 from autodistill_grounded_sam.masks import encode_mask
 from autodistill_grounded_sam.types import Candidates, Mask, RgbImage
@@ -168,17 +176,35 @@ def test_merge_looks__boxes_of_one_look_stay() -> None:
 
 def test_merge_looks__two_of_one_look_are_not_one_by_way_of_a_third() -> None:
     merged = merge_looks([look([0, 0, 10, 10, 0.9, 0]), look([0, 0, 10, 8, 0.6, 0.1], [0, 0, 10, 9, 0.5, 0.2])])
-    np.testing.assert_array_equal(merged.xyxy, np.array([[0, 0, 10, 10], [0, 0, 10, 8]], np.float32))
+    np.testing.assert_array_equal(merged.xyxy, np.array([[0, 0, 10, 9], [0, 0, 10, 8]], np.float32))
     np.testing.assert_array_equal(merged.scores, np.array([[0.9, 0.2], [0.6, 0.1]], np.float32))
 
 
-def test_merge_looks__the_better_look_gives_the_box() -> None:
-    merged = merge_looks([look([0, 0, 10, 10, 0.3, 0.2]), look([0, 0, 10, 7, 0.2, 0.4]), look([0, 0, 10, 6.9, 0.1, 0.1])])
-    np.testing.assert_array_equal(merged.xyxy, np.array([[0, 0, 10, 7]], np.float32))
-    np.testing.assert_array_equal(merged.scores, np.array([[0.3, 0.4]], np.float32))
+def test_merge_looks__the_better_look_gives_the_box__but_the_first_is_coarse() -> None:
+    looks = [look([0, 0, 10, 8, 0.2, 0.4]), look([0, 0, 10, 6.9, 0.1, 0.3]), look([0, 0, 10, 10, 0.2, 0.3])]
+    merged = merge_looks(looks)
+    np.testing.assert_array_equal(merged.xyxy, np.array([[0, 0, 10, 6.9]], np.float32))
+    np.testing.assert_array_equal(merged.scores, np.array([[0.2, 0.4]], np.float32))
+    np.testing.assert_array_equal(merge_looks([look(), *looks]).xyxy, np.array([[0, 0, 10, 8]], np.float32))
 
 
-def test_merge_looks__below_the_limit_and_nothing_at_all() -> None:
+def test_merge_looks__looks_that_say_another_thing_must_overlap_more() -> None:
     apart = merge_looks([look([0, 0, 10, 10, 0.3, 0.2]), look([0, 0, 10, 6.9, 0.2, 0.4])])
     np.testing.assert_array_equal(apart.xyxy[:, 3], np.array([6.9, 10], np.float32))
+    assert len(merge_looks([look([0, 0, 10, 10, 0.3, 0.2]), look([0, 0, 10, 5.6, 0.4, 0.2])])) == 1
+    assert len(merge_looks([look([0, 0, 10, 10, 0.3, 0.2]), look([0, 0, 10, 5.4, 0.4, 0.2])])) == 2
     assert merge_looks([Candidates.none(3), Candidates.none(3)]).scores.shape == (0, 3)
+
+
+def test_parts_of_larger__what_a_wider_look_takes_for_a_part() -> None:
+    wider = look([0, 0, 40, 40, 0.4, 0.1], [60, 0, 70, 10, 0.1, 0.1], [50, 0, 90, 40, 0.9, 0.1], [100, 0, 140, 40, 0.2, 0.1])
+    found = look(
+        [2, 2, 20, 20, 0.1, 0.8],  # half as sure is sure enough
+        [60, 1, 70, 10, 0.8, 0.1],  # the wider look saw it too, faintly
+        [52, 2, 88, 38, 0.8, 0.1],  # the same object, a little smaller
+        [110, 5, 120, 15, 0.9, 0.1],  # far surer than what it lies in
+        [30, 30, 50, 50, 0.2, 0.1],  # half outside
+        [200, 0, 210, 10, 0.2, 0.1],  # nothing there: too small for the wider look
+    )
+    assert parts_of_larger(found, wider).tolist() == [True, False, False, False, False, False]
+    assert not parts_of_larger(found, Candidates.none(2)).any()

@@ -158,6 +158,41 @@ def test_auto__tiles_only_where_it_pays(spot_px: int | None, width: int, tiled: 
     assert (detector.asked > 1) == tiled
 
 
+class Corners:
+    """Sees what is large for its picture as one object, and a white corner or a small spot for what it is not."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []
+
+    def detect(self, images: Sequence[RgbImage], prompts: Sequence[str]) -> list[Candidates]:
+        self.asked += [image.shape[:2] for image in images]
+        return [self._one(image) for image in images]
+
+    def _one(self, image: RgbImage) -> Candidates:
+        (found,) = WhiteSpots().detect([image], ["spot"])
+        sides = (found.xyxy[:, 2:] - found.xyxy[:, :2]).max(axis=1)
+        if len(image) == 600:  # the whole: too coarse for anything
+            return Candidates.none(1)
+        if len(image) == 200:  # wider than a tile: small things are too small for it
+            return found.select(sides > 40)
+        cut = (found.xyxy[:, 2:] == 100).any(axis=1) | (found.xyxy[:, :2] == 0).any(axis=1)
+        inner = (found.xyxy + cut[:, None] * np.array([10, 10, -10, -10])).astype(np.float32)  # it does not see the cut
+        solid = (inner[:, 2:] > inner[:, :2]).all(axis=1)
+        return Candidates(inner[solid], found.scores[solid])
+
+
+def test_tiled_detector__a_corner_is_looked_at_again_with_more_around_it() -> None:
+    image = np.zeros((600, 600, 3), np.uint8)
+    image[30:50, 30:50] = 255
+    detector = Corners()
+    (found,) = TiledDetector(detector, None, 100).detect([image], ["spot"])
+    assert found.xyxy.tolist() == [[30, 30, 50, 50]], "too small for the wider look, and nothing larger is there"
+    assert detector.asked.count((200, 200)) == 1, "only where the whole look saw nothing"
+    image[300:450, 300:450] = 255
+    (found,) = TiledDetector(Corners(), None, 100).detect([image], ["spot"])
+    assert found.xyxy.tolist() == [[30, 30, 50, 50]], "no corner of the large one"
+
+
 class WhiteMasks:
     """What is white in each box; `sizes` are those of the pictures it was shown."""
 

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
-from autodistill_grounded_sam.report.asking import SHOWN
+from autodistill_grounded_sam.report.asking import MOST_MASK_BYTES, SHOWN, questions
+from autodistill_grounded_sam.report.gallery import Shot
+from autodistill_grounded_sam.report.pictures import Picture
+from autodistill_grounded_sam.report.samples import Example, Shape
 from autodistill_grounded_sam.reporting import write_report
 from autodistill_grounded_sam.reviewing import merge_reviews
+from autodistill_grounded_sam.types import ImageRecord, Rle
 from tests.report.report_kit import Element, Page
 from tests.review.review_kit import every_stop, label_folder, page_of
 
@@ -69,10 +73,23 @@ def test_what_was_decided_is_told_and_not_asked_again(out: Path, tmp_path: Path)
     page = page_of_report(out)
     (section,) = page.all("section", id="review")
     assert "3 decisions of a person are in the dataset already" in section.words
-    assert "reviews applied: 1 accepted, 1 empty, 1 complete" in page.words and "say nothing" not in page.words
+    (note,) = [one.words for one in page.all("li") if "reviews applied" in one.words]
+    assert note.endswith("reviews applied: 1 accepted, 1 complete, 1 empty")
     again = asked_on(page)
     assert len(again) == SHOWN and label not in again
     assert not {image["digest"], closed["digest"]} & {line["digest"] for line in again}
+
+
+def test_lines_stay_small_whatever_the_ontology_and_the_masks(tmp_path: Path) -> None:
+    image = ImageRecord("a.png", "0" * 64, tmp_path / "a.png", 4000, 3000)
+    picture = Picture("", 1, 1, (0, 0, 1, 1), (0, 0, 1, 1), "", "", "")
+    masks = ["1" * length for length in (MOST_MASK_BYTES, MOST_MASK_BYTES + 1)]
+    shapes = [None, *(Shape((0, 0, 9, 9), Rle(size=[3000, 4000], counts=counts)) for counts in masks)]
+    examples = [Example(image, shape, class_id=7) for shape in shapes]
+    asked = questions(examples, [Shot(picture, "", "", ())] * 3, [f"class {number}" for number in range(1200)])
+    empty, largest, larger = (json.loads(one.line) for one in asked)
+    assert len(asked[0].line) < 300 and empty["verdict"] == "empty"
+    assert largest["mask"]["counts"] == masks[0] and "mask" not in larger and larger["class"] == "class 7"
 
 
 def test_of_what_cannot_be_seen_nothing_is_asked(out: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,12 @@ def out(tmp_path: Path, labelled: Path) -> Path:
 def page(browser: Any, out: Path) -> Iterator[Any]:
     with opened(browser, (out / "report.html").as_uri()) as page:
         yield page
+
+
+def tool(*words: object) -> Any:
+    """Run the command line in a process of its own; its JSON."""
+    command = [sys.executable, "-m", "autodistill_grounded_sam.cli", *map(str, words), "--json"]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def asked(page: Any) -> Review:
@@ -77,14 +85,14 @@ def test_three_decisions_are_downloaded_merged_and_in_the_dataset(page: Any, out
     assert count_of(page).startswith("3 decisions, ")
     file = downloaded(page, tmp_path)
     assert "--merge reviews.jsonl" in page.locator("#review-next").inner_text()
-    merged = merge_reviews(out, file)
-    assert (merged.added, merged.elsewhere, merged.faults) == (3, 0, ())
+    assert tool("review", out, "--merge", file) == {"added": 3, "known": 0, "elsewhere": 0, "faults": []}
     kept = read_reviews(out / "run" / "reviews.jsonl")
     assert [(one.verdict, one.key) for one in kept] == [
         ("accepted", right.key), ("rejected", wrong.key), ("corrected", renamed.key)
     ]  # fmt: skip
     assert (kept[0].mask, kept[1].mask, kept[2].mask) == (right.mask, None, renamed.mask) and right.mask is not None
-    after = redecided(out)
+    tool("decide", out, "--format", "coco")
+    after = dataset_of(out)
     assert sum(map(len, after.values())) == sum(map(len, before.values())) - 1
     for class_, then in (("circle", other), ("square", other)):
         moved = (then == class_) - (renamed.class_name == class_) - (wrong.class_name == class_)
@@ -166,7 +174,8 @@ def test_by_touch_on_a_phone_to_the_last_one(browser: Any, out: Path, tmp_path: 
         shot(page, "report_review_phone_done")
     merged = merge_reviews(out, file)
     assert (merged.added, merged.faults) == (total, ())
-    assert {one.verdict for one in read_reviews(out / "run" / "reviews.jsonl")} == {"accepted", "empty"}
+    kept = read_reviews(out / "run" / "reviews.jsonl")
+    assert {(one.verdict, one.classes) for one in kept} == {("accepted", ()), ("empty", ("circle", "square"))}
 
 
 def test_what_was_decided_is_not_asked_again(browser: Any, page: Any, out: Path, tmp_path: Path) -> None:

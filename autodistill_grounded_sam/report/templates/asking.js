@@ -43,7 +43,7 @@
 
   // ---- deciding
 
-  const accept = () => decide(lines[current]);
+  const accept = () => decide(lines[current].class ? lines[current] : { ...lines[current], classes });
   const reject = () => {
     const { mask, ...line } = lines[current];
     if (line.class) decide({ ...line, verdict: "rejected" });
