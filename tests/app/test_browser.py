@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,25 +15,14 @@ pytest.importorskip("gradio", reason="needs the extra [app]: pip install 'autodi
 from autodistill_grounded_sam import pipeline
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.testing import paint_folder
+from tests import browser_kit
 from tests.app.app_kit import CONFIG, label_folder, page_of
+from tests.browser_kit import grave_faults
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 SLOW_MS = 240_000  # the first look loads models, and machines that test are busy
 HOSTILE = "<script>alert(1)</script>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="these need playwright: pip install playwright")
-    if CHROMIUM is None:
-        pytest.skip("these need a Chromium on the path, such as Debian's: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +50,7 @@ def elsewhere(url: str, home: str) -> bool:
 
 
 def shot(page: Any, name: str) -> None:
-    """A picture for people, where AGS_SHOTS names a folder."""
-    if folder := os.environ.get("AGS_SHOTS"):
-        page.screenshot(path=Path(folder) / f"app_{name}.png", full_page=True)
+    browser_kit.shot(page, f"app_{name}", full_page=True)
 
 
 def found(page: Any, side: int = 0) -> str:
@@ -234,24 +220,17 @@ def test_a_run_of_hostile_names_is_text_and_is_decided_anew(browser: Any, tmp_pa
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_axe_finds_no_serious_fault_and_all_fits_the_window(browser: Any, mini: Any, width: int, scheme: Any) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
     page = opened(browser, mini, width, 844, color_scheme=scheme)
-    assert serious(axe.run(page)) == []
+    assert grave_faults(page) == []
     page.get_by_label("Compare with other words or models").check()
     for name in ("Models, other side", "Duplicates", "Save the ontology"):
         page.locator("button.label-wrap", has_text=name).click()
     page.get_by_label("Show what was dropped").check()
     page.locator("tr.lost").first.wait_for()
-    assert serious(axe.run(page)) == []
+    assert grave_faults(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
     shot(page, f"{width}_{scheme}")
     page.get_by_role("tab", name="A folder").click()
     page.get_by_label("Dataset", exact=True).wait_for()
-    assert serious(axe.run(page)) == []
+    assert grave_faults(page) == []
     page.close()
-
-
-def serious(results: Any) -> list[tuple[str, str]]:
-    """Rule and element of every fault that keeps people out; none of gradio's own is excused, for there are none."""
-    faults = [one for one in results.response["violations"] if one["impact"] in ("serious", "critical")]
-    return [(one["id"], node["html"][:160]) for one in faults for node in one["nodes"]]
