@@ -3,7 +3,7 @@
 #
 # A million images want more than one machine. `engine="ray"` has the workers of a Ray cluster look at them; planning, the record
 # and the dataset stay with the one who asks. The result is the same, byte for byte, as that of one machine. Needs `pip install
-# 'autodistill-grounded-sam[ray]'`.
+# '.[ray]'`.
 #
 # Here the cluster is two worker processes on this machine. `ray.init(address="auto")` joins a real one; each worker then has a
 # GPU.
