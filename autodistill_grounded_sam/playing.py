@@ -23,7 +23,7 @@ from autodistill_grounded_sam.types import Candidates, RgbImage
 if TYPE_CHECKING:
     from autodistill_grounded_sam.app.server import AppServer
 
-WORKERS_IN_MEMORY = 2  # one for each side of a comparison
+WORKERS_IN_MEMORY = 2  # a comparison may be of two models
 
 
 def open_app(
@@ -86,19 +86,21 @@ def material_of(
 
 
 class Models:
-    """Models in memory that are asked some words about images; those of the last two calls stay there."""
+    """Models that are asked some words about images; the last two sets of them stay in memory, whatever the words."""
 
     def __init__(self, how: RunConfig) -> None:
         self._how = how
         self._workers: OrderedDict[Any, SeeWorker] = OrderedDict()
 
     def __call__(self, see: SeeConfig, ontology: Ontology) -> Callable[[RgbImage], Candidates]:
-        key = (see, ontology.prompts, ontology.prompt_groups, tuple(ontology.examples.items()))
+        decided_by = repr(ontology.document()) if see.masks == "kept" else ""  # which candidates get a mask is then built in
+        key = (see, tuple(ontology.examples.items()), decided_by)
         worker = self._workers.pop(key, None)
         if worker is None:
             while len(self._workers) >= WORKERS_IN_MEMORY:
                 self._workers.popitem(last=False)  # before another is loaded, or both would be in memory
             worker = pipeline.build_worker(LabelConfig(see=see, run=self._how), ontology)
+        worker.ask(ontology.prompts, ontology.prompt_groups)
         self._workers[key] = worker
         return worker.look_at
 

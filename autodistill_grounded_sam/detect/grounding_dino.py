@@ -93,6 +93,11 @@ class GroundingDino:
         """
         return enough_cells(self._model.config, *self._inputs.size(width, height))
 
+    def group_prompts(self, prompt_groups: Sequence[Sequence[str]]) -> None:
+        """From now on prompts of these groups travel in one caption."""
+        self._groups = prompt_groups
+        self._captions.cache_clear()
+
     def captions(self, prompts: Sequence[str]) -> tuple[Caption, ...]:
         """The captions that ask these prompts, as few as fit; raises OntologyError for a prompt that is too long by itself."""
         return self._captions(tuple(prompts))

@@ -77,8 +77,11 @@ class SeeWorker:
             **({"own_masks": True} if plugins.OWN_MASKS in [name for name, _ in segmenters] else {}),
         }
 
+        self._loaded: list[Detector] = []
+
         def load(name: str, floor: float) -> Detector:
-            return cast(Detector, plugins.load("detectors", name, **settings, floor=floor))
+            self._loaded.append(cast(Detector, plugins.load("detectors", name, **settings, floor=floor)))
+            return self._loaded[-1]
 
         self._detector = detector_of(detectors, load, self._see.floor, self._see.views)
 
@@ -95,6 +98,14 @@ class SeeWorker:
         """The size (width, height) that the detector gives an image; the image's own where the detector does not say."""
         resize = getattr(self._detector, "resized_size", None)
         return (width, height) if resize is None else resize(width, height)
+
+    def ask(self, prompts: Sequence[str], prompt_groups: Sequence[Sequence[str]]) -> None:
+        """From now on look for these prompts; the models stay loaded."""
+        self._prompts = tuple(prompts)
+        for detector in self._loaded:
+            regroup = getattr(detector, "group_prompts", None)  # of those that make captions
+            if regroup is not None:
+                regroup(prompt_groups)
 
     def __call__(self, batch: Batch) -> list[Sighting]:
         return self.look(self.decode(batch))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autodistill_grounded_sam import pipeline
+from autodistill_grounded_sam import pipeline, plugins
 from autodistill_grounded_sam.app.playground import Playground, Settings
 from autodistill_grounded_sam.config import DecideConfig
 from autodistill_grounded_sam.errors import ConfigError, ImageReadError, OntologyError
@@ -76,6 +76,26 @@ def test_the_real_mini_models_see_in_the_page_what_they_see_in_a_folder(tmp_path
     for image, labels in pipeline.decided_labels(tmp_path / "out")[1]:
         look = place.look_at_file(image.path, image.id, place.material.see, ONTOLOGY)
         assert facts(place.labels(look, place.start)) == facts(labels)
+
+
+def test_models_stay_in_memory_whatever_the_words_and_answer_as_if_loaded_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also words of other captions: exclusive classes must share one."""
+    loaded: list[str] = []
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda role, name, **given: (loaded.append(role), load(role, name, **given))[1])
+    words = [
+        ONTOLOGY,
+        Ontology.load({"green star": "star", "a red ring": "ring"}),
+        Ontology.load({"version": 1, "classes": {"one": ["red circle"], "two": ["green star"]}, "exclusive": [["one", "two"]]}),
+    ]
+    place = playground(detector="mini+mini", segmenter="mini")
+    see = place.material.see
+    looks = [place.look_at_scene(3, see, each) for each in words]
+    assert sorted(loaded) == ["detectors", "detectors", "segmenters"]
+    for look, each in zip(looks, words, strict=True):
+        fresh = playground(detector="mini+mini", segmenter="mini").look_at_scene(3, see, each)
+        np.testing.assert_array_equal(look.candidates.scores, fresh.candidates.scores)
+        assert look.candidates.rle == fresh.candidates.rle and len(fresh.candidates) > 0
 
 
 def test_sliders_and_words_that_were_asked_before_need_no_model(asked: Path) -> None:
