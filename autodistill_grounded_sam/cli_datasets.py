@@ -34,8 +34,8 @@ def frames(
         rows = [{**asdict(result), "folder": str(result.folder)} for result in results]
         cli_output.as_json({"out": str(out), "taken": taken, "failed": faults, "videos": rows})
     else:
-        aside = f", {faults} could not be read" if faults else ""
-        cli_output.tell(f"{taken} images of {len(results)} videos are in {out}{aside}")
+        aside = f"; {faults} of {len(results)} videos could not be read" if faults else ""
+        cli_output.tell(f"{taken} images are in {out}{aside}")
     raise typer.Exit(3 if faults else 0)
 
 
