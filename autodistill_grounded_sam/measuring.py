@@ -52,7 +52,8 @@ _OF_EXTRAS = {
     "ray": "ray",
     "universal_pathlib": "cloud",
     "gradio": "app",
-    "playwright": "browser",
+    "fastapi": "app",
+    "uvicorn": "app",
 }
 
 

@@ -237,7 +237,7 @@ def test_decide_tells_that_the_dataset_is_older(say: Any, run: Path) -> None:
     assert any("the dataset on disk (yolo-seg) is of an earlier decision" in note for note in notes)
     assert "labels decided of" in say("decide", run).out
     written = say("decide", run, "--format", "yolo-seg", "--json").json
-    assert written["notes"] == []
+    assert written["notes"] == [f"{run / 'report.html'} is of an earlier decision; `grounded-sam report {run}` writes it anew"]
     low = say("decide", run, "--box-threshold", "0.05", "--json").json["notes"]
     assert any("labels must reach text_threshold 0.25 too" in note for note in low)
     floor = say("decide", run, "--box-threshold", "0.05", "--text-threshold", "0.05", "--json").json["notes"]

@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageOps
 
@@ -138,6 +139,8 @@ def test_read_image__other_colour_spaces(tmp_path: Path, mode: str) -> None:
     else:
         image = image.convert(mode)
     image.save(tmp_path / "a.tif")
+    if mode == "YCbCr" and int(PIL.__version__.partition(".")[0]) < 13:
+        pytest.skip("Pillow below 13 cannot read a TIFF in YCbCr that it wrote itself")
     assert np.abs(read_image(tmp_path / "a.tif").astype(int) - (200, 30, 30)).max() <= 4
 
 

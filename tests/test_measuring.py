@@ -329,10 +329,13 @@ def test_examine__what_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyP
     assert re.match(r"not here: .* is not a whole segmenter: config.json, .* missing; .*", facts["weights"]["mini (segmenter)"])
 
 
+FOR_MAINTAINERS = ("dev", "docs", "browser")
+
+
 def test_examine__extras_are_those_of_setup() -> None:
     declared = {
         (re.split(r"[<>=\[]", line)[0], extra[1])
         for line in requires("autodistill-grounded-sam") or ()
-        if (extra := re.search(r'extra == "(\w+)"', line)) and extra[1] != "dev"
+        if (extra := re.search(r'extra == "(\w+)"', line)) and extra[1] not in FOR_MAINTAINERS
     }
     assert set(measuring._OF_EXTRAS.items()) == declared

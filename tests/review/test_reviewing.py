@@ -228,7 +228,8 @@ def test_a_dataset_of_before_is_told_to_be_old(server: ReviewServer, out: Path) 
     decide(server, with_labels(every_stop(server)), "empty")
     notes = " ".join(pipeline.redecide(out, config).notes)
     assert "earlier decision" in notes and "1 empty" in notes
-    assert not any("earlier decision" in note for note in pipeline.redecide(out, config, export=export).notes)
+    again = pipeline.redecide(out, config, export=export).notes
+    assert [note for note in again if "earlier decision" in note] == [note for note in again if "report.html is of" in note]
 
 
 def test_reviews_of_an_image_that_changed_say_nothing(server: ReviewServer, out: Path) -> None:
