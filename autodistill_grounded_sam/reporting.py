@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 _CURVES = {
     "metrics/mAP50-95(M)": "mask mAP", "metrics/mAP50(M)": "mask mAP50",
     "metrics/mAP50-95(B)": "box mAP", "metrics/mAP50(B)": "box mAP50",
+    "mask_AP": "mask mAP", "mask_AP50": "mask mAP50", "box_AP": "box mAP", "box_AP50": "box mAP50",
 }  # fmt: skip
 
 
@@ -162,14 +163,19 @@ class _Asking:
 
 
 def _student(folder: Path) -> Student:
-    """The curve of a folder that `distill` wrote; raises ConfigError where there is none."""
-    file = folder / "ultralytics" / "results.csv"
+    """The curve of a folder that `distill` wrote, of ultralytics or of transformers; raises ConfigError where there is none."""
+    file, card = folder / "ultralytics" / "results.csv", folder / "training.json"
+    rows: list[Mapping[str, Any]]
     try:
-        rows = list(csv.DictReader(file.read_text("utf-8").splitlines(), skipinitialspace=True))
+        if card.is_file():
+            rows = [{"epoch": epoch, **figures} for epoch, figures in json.loads(card.read_text("utf-8"))["history"]]
+        else:
+            rows = list(csv.DictReader(file.read_text("utf-8").splitlines(), skipinitialspace=True))
         curves = {name: [float(row[key]) for row in rows] for key, name in _CURVES.items() if rows and key in rows[0]}
-    except (OSError, ValueError, TypeError) as error:
+        epochs = [int(row["epoch"]) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{folder} holds no student of `distill`: {file} cannot be read ({error})") from error
-    return Student(folder.resolve().name, curves)
+    return Student(folder.resolve().name, epochs, curves)
 
 
 def _judged(name: str, file: Path) -> Judged:

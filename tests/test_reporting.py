@@ -147,6 +147,13 @@ def test_students_and_evaluations(out: Path, tmp_path: Path) -> None:
     assert student.name in section.words and "box mAP50 0.71" in section.words
     rows = [row.words for row in section.all("tr")]
     assert rows == ["Class teacher student", "all classes 0.90 0.75", "square & co 0.80 0.80"]
+    other = tmp_path / "rf-detr"
+    other.mkdir()
+    history = [[epoch, {"box_AP": 0.1 * epoch, "box_AP50": 0.12 * epoch}] for epoch in (1, 2, 4, 7)]
+    (other / "training.json").write_text(json.dumps({"history": history, "figures": history[-1][1]}))
+    write_report(out, tmp_path / "page.html", students=[student, other])
+    (section,) = Page((tmp_path / "page.html").read_text("utf-8")).root.all("section", id="students")
+    assert "rf-detr" in section.words and "box mAP50 0.84" in section.words and "1 4 7" in section.words
     with pytest.raises(ConfigError, match="holds no student of `distill`"):
         write_report(out, tmp_path / "page.html", students=[tmp_path])
     (tmp_path / "wrong.json").write_text("[]")

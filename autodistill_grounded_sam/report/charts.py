@@ -112,13 +112,13 @@ def dumbbell(first: float, second: float, label: str, width: int = 220) -> Marku
     return svg(body.format(width - 5, x1, x2, x1, x2), width, 18, label, "interval")
 
 
-def curves(lines: Sequence[tuple[str, Sequence[float]]], label: str) -> Markup:
-    """Lines over 1, 2, 3, ... with values of 0..1; each is named at its end, a little higher where names would meet."""
-    most = max((len(values) for _, values in lines), default=1)
+def curves(lines: Sequence[tuple[str, Sequence[float]]], at: Sequence[int], label: str) -> Markup:
+    """Lines over the epochs `at`, with values of 0..1; each is named at its end, a little higher where names would meet."""
+    most, span = len(at), max(at[-1] - at[0], 1)
     left, right, tall, line_height = 34, 440, 220, 15
 
     def point(place: int, value: float) -> tuple[float, float]:
-        return left + place / max(most - 1, 1) * (right - left), TOP + (1 - value) * (tall - TOP - BOTTOM)
+        return left + (at[place] - at[0]) / span * (right - left), TOP + (1 - value) * (tall - TOP - BOTTOM)
 
     parts: list[Markup] = []
     for value in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -131,7 +131,7 @@ def curves(lines: Sequence[tuple[str, Sequence[float]]], label: str) -> Markup:
     for last, number in sorted((values[-1], number) for number, (_, values) in enumerate(lines)):
         y = min(point(0, last)[1] + 4, y - line_height)
         parts.append(_text(right + 8, y, f"{lines[number][0]} {last:.2f}", "start", f"tick name{number + 1}"))
-    parts += [_text(point(place, 0)[0], tall - 4, str(place + 1), "middle") for place in sorted({0, most // 2, most - 1})]
+    parts += [_text(point(place, 0)[0], tall - 4, str(at[place]), "middle") for place in sorted({0, most // 2, most - 1})]
     return svg(Markup("").join(parts), right + 130, tall, label, "chart curves")
 
 

@@ -61,9 +61,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class Student:
-    """A student's training: what of the teacher's validation labels it gets right after each epoch, by name of the figure."""
+    """A student's training: what of the teacher's validation labels it gets right after these epochs, by name of the figure."""
 
     name: str
+    epochs: Sequence[int]
     curves: Mapping[str, Sequence[float]]
 
 

@@ -173,7 +173,10 @@ def quality_rows(quality: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 
 def student_charts(students: Sequence[Student]) -> list[tuple[str, Markup]]:
     return [
-        (student.name, charts.curves(list(student.curves.items()), f"{student.name}: agreement with the teacher by epoch"))
+        (
+            student.name,
+            charts.curves(list(student.curves.items()), student.epochs, f"{student.name}: agreement with the teacher by epoch"),
+        )
         for student in students
         if student.curves
     ]

@@ -38,7 +38,11 @@ def test_empty_counts_draw_an_axis_and_no_bar() -> None:
 
 def test_labels_and_names_are_escaped() -> None:
     evil = '"><script>alert(1)</script>'
-    drawn = charts.curves([(evil, [0.1, 0.5])], evil) + charts.interval(0.5, 0.4, 0.6, evil) + charts.where(np.eye(3), evil, 1.3)
+    drawn = (
+        charts.curves([(evil, [0.1, 0.5])], [1, 2], evil)
+        + charts.interval(0.5, 0.4, 0.6, evil)
+        + charts.where(np.eye(3), evil, 1.3)
+    )
     assert "<script" not in drawn and "&lt;script&gt;" in drawn and '"">' not in drawn
 
 
