@@ -51,7 +51,7 @@ peers: $(PEERS_STAMP)
 
 # What a person sees, driven in Chromium; pictures of it are in browser_shots/ then.
 browser: $(VENV)/.browser
-	$(PYTEST) -m "browser and not network"
+	AGS_BROWSER=1 $(PYTEST) -m "browser and not network"
 
 $(VENV)/.browser: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[browser,app,docs]'

@@ -40,9 +40,12 @@ Words = Mapping[str, Mapping[str, Sequence[str]]]  # of each dataset, of each cl
 
 
 class SegInWModels:
-    """What looks and cuts, loaded when the first image is looked at; raises WeightsError at once where weights are missing."""
+    """What looks and cuts, loaded when the first image is looked at; raises WeightsError at once where weights are missing,
+    ConfigError for masks that are the detector's own."""
 
     def __init__(self, detector: str, segmenter: str, *, device: str = "auto", offline: bool = False) -> None:
+        if plugins.OWN_MASKS in dict(plugins.members("segmenters", segmenter)):
+            raise ConfigError(f"SegInW's protocol cuts out the boxes with a segmenter: name one instead of {plugins.OWN_MASKS!r}")
         self.detector, self.segmenter = detector, segmenter
         self._device, self._offline = device, offline
         self._loaded: tuple[Detector, Segmenter] | None = None
@@ -62,6 +65,10 @@ class SegInWModels:
                 segmenter_of(segmenters, lambda name: plugins.load("segmenters", name, clip_boxes=False, **settings)),
             )
         return self._loaded
+
+    def unload(self) -> None:
+        """Give the memory back; the next image loads again."""
+        self._loaded = None
 
 
 def run_seginw(

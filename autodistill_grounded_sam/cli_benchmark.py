@@ -55,12 +55,15 @@ def seginw(
 
         def run(those: benchmarking.SegInWModels) -> list[SegInWRow]:
             asked = prompts or [benchmarking.RAW]
-            return benchmarking.run_seginw(root, out, those, prompts=asked, datasets=dataset or DATASETS, progress=bar)
+            rows = benchmarking.run_seginw(root, out, those, prompts=asked, datasets=dataset or DATASETS, progress=bar)
+            those.unload()
+            return rows
 
         rows = run(models)
         rows += [row._replace(prompts=f"{row.prompts} fused") for fused in both for row in run(fused)]
     if json:
-        cli_output.as_json({"root": str(root), "out": str(out), **models.identity, **report_to_json(rows)})
+        fused_of = {"fused": both[0].identity} if both else {}
+        cli_output.as_json({"root": str(root), "out": str(out), **models.identity, **fused_of, **report_to_json(rows)})
         return
     for line in report_lines(rows):
         cli_output.out.print(escape(line))

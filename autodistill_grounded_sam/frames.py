@@ -79,7 +79,7 @@ def _find(videos: Sequence[Path | str]) -> dict[str, Path]:
         if given.is_dir() and not inside:
             raise NoImagesError(f"no video in {given}: looked in all its folders for {' '.join(VIDEO_SUFFIXES)}")
         named = inside if given.is_dir() else {given.name: given}
-        for name in named.keys() & found.keys():
+        for name in [name for name in named.keys() & found.keys() if not named[name].samefile(found[name])]:
             raise ConfigError(f"two videos are named {name}: give the folder that holds both, or rename one")
         found |= named
     return dict(sorted(found.items()))
@@ -112,13 +112,18 @@ def _earlier(name: str, folder: Path, settings: dict[str, Any]) -> VideoFrames:
     """What an earlier call told, of the same settings for the same video."""
     if not (folder / TAKEN).is_file():
         raise WrongPlaceError(f"{folder} is there already and was not made from a video: give another --out")
-    content = json.loads((folder / TAKEN).read_text(encoding="utf-8"))
+    try:
+        content = json.loads((folder / TAKEN).read_text(encoding="utf-8"))
+        counts = [int(content[name]) for name in ("frames", "sampled", "alike", "taken")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise WrongPlaceError(f"{folder / TAKEN} cannot be read ({error!r}): delete {folder}, or give another --out") from error
     other = [f"{key} {content.get(key)}, now {value}" for key, value in settings.items() if content.get(key) != value]
     if other:
         raise ConfigError(
             f"{folder} holds frames that were taken otherwise ({'; '.join(other)}): delete it, or give another --out"
         )
-    return VideoFrames(name, folder, content["frames"], content["sampled"], content["alike"], content["taken"])
+    frames, sampled, alike, taken = counts
+    return VideoFrames(name, folder, frames, sampled, alike, taken)
 
 
 def _write_frames(path: Path, folder: Path, every: int, keep_alike: bool) -> VideoFrames:

@@ -15,6 +15,7 @@ import numpy as np
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.config import ExportConfig, SeeConfig
 from autodistill_grounded_sam.decisions import Decision, Tally
+from autodistill_grounded_sam.engine.ensemble import segmenter_of
 from autodistill_grounded_sam.errors import WrongRunError
 from autodistill_grounded_sam.loading import pick_device
 from autodistill_grounded_sam.masks import areas
@@ -54,13 +55,14 @@ def open_review(
     lookup = Lookup(decision.store, decision.images_root)
     masks = decision.store.info["identity"].get("segmenter") is not None
     see = see_of(decision.store)
+    draws = [name for name, _ in plugins.members("segmenters", see.segmenter) if name != plugins.OWN_MASKS] if masks else []
     material = Material(
         name=str(decision.store.run.parent.absolute().name),
         lookup=lookup,
         queue=queue,
         ontology=decision.ontology,
         decide=decision.label_one,
-        segment=LazySegmenter(see, device, offline) if masks and see.segmenter != plugins.OWN_MASKS else None,
+        segment=LazySegmenter(tuple(draws), see, device, offline) if draws else None,
         file=decision.store.run / FILE,
         said=decision.reviews,
         trust=decision.config.trust,
@@ -70,8 +72,9 @@ def open_review(
 
 @dataclass
 class LazySegmenter:
-    """The segmenter of a run, loaded when the first box is drawn."""
+    """The segmenters of a run, loaded when the first box is drawn."""
 
+    names: tuple[str, ...]
     see: SeeConfig
     device: str
     offline: bool
@@ -85,14 +88,16 @@ class LazySegmenter:
 
     @cached_property
     def _segmenter(self) -> Segmenter:
-        built_in = plugins.find("segmenters", self.see.segmenter).built_in
+        built_in = any(plugins.find("segmenters", name).built_in for name in self.names)
         settings = {
             "device": pick_device(self.device) if built_in else self.device,
             "offline": self.offline,
             "precision": self.see.precision,
             "mask_guess": self.see.mask_guess,
         }
-        return cast(Segmenter, plugins.load("segmenters", self.see.segmenter, **settings))
+        return segmenter_of(
+            [(name, None) for name in self.names], lambda name: cast(Segmenter, plugins.load("segmenters", name, **settings))
+        )
 
 
 def merge_reviews(run: Path | str, file: Path | str) -> Merged:

@@ -3,9 +3,9 @@
     python -m benchmarks.three_guesses --scenes 300 --steps 3000
 
 `mini` as shipped has learnt its single answer alone. Here its three further masks begin as copies of that one and learn as SAM's
-did: of each object's three losses only the least counts, and each guess learns to say its own IoU. All else is frozen, so the
-single answer stays that of the shipped weights. Boxes are true ones, and ones whose sides are off by up to a share of the box, as
-a detector's are. The best that any choice among the three could reach is told beside what their own ratings choose.
+did: of each object's three losses the least counts (the others a tenth), and each guess learns to say its own IoU. All else is
+frozen, so the single answer stays that of the shipped weights. Boxes are true ones, and ones whose sides are off by up to a share
+of the box, as a detector's are.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ class SquareDetector(ABC):
     made here, so `prompt_groups` change nothing and there are no spans: another `span_score` than the default is refused, as
     are other input sizes.
 
-    `examples` are the documents of example images by the prompts that stand for them. With `own_masks` the candidates have the
-    masks that the model itself draws.
+    `examples` are the documents of example images by the prompts that stand for them. With `own_masks` the
+    best so many candidates of an image have the masks that the model itself draws, and the others are left out.
 
     Raises WeightsError where the weights are missing, damaged or of another kind of model, ConfigError for wrong settings.
     """
@@ -65,7 +65,7 @@ class SquareDetector(ABC):
         batch_size: int | None = None,
         precision: Precision = "float32",
         examples: Mapping[str, Mapping[str, Any]] | None = None,
-        own_masks: bool = False,
+        own_masks: int = 0,
     ) -> None:
         from transformers import AutoImageProcessor, AutoTokenizer
 
@@ -106,7 +106,7 @@ class SquareDetector(ABC):
             for start in range(0, len(images), step):
                 part = images[start : start + step]
                 for image, seen in zip(part, self._look(part, words), strict=True):
-                    results.append(best_first(seen, image.shape[1], image.shape[0], self._floor))
+                    results.append(best_first(seen, image.shape[1], image.shape[0], self._floor, self._own_masks or None))
         return results
 
     @abstractmethod
@@ -180,12 +180,12 @@ def load_model(path: Path, model_types: Sequence[str], model_class: str) -> Any:
     return model.eval()
 
 
-def best_first(seen: Seen, width: int, height: int, floor: float) -> Candidates:
-    """What is finite, has an area inside the image and some score of at least `floor`, clipped to the image."""
+def best_first(seen: Seen, width: int, height: int, floor: float, most: int | None = None) -> Candidates:
+    """What is finite, has an area inside the image and some score of at least `floor`, clipped to the image; the best `most`."""
     rows = np.flatnonzero(np.isfinite(seen.xyxy).all(axis=1) & np.isfinite(seen.scores).all(axis=1))
     boxes = seen.xyxy[rows].clip(0, [width, height, width, height]).astype(np.float32)
     scores = seen.scores[rows].astype(np.float32)
     best = scores.max(axis=1, initial=0)
     whole = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1) & (best >= floor))
-    order = whole[np.argsort(-best[whole], kind="stable")]
+    order = whole[np.argsort(-best[whole], kind="stable")][:most]
     return Candidates(boxes[order], scores[order], None if seen.masks is None else seen.masks(rows[order]))

@@ -35,13 +35,13 @@ class Words(NamedTuple):
 
 class Answer(NamedTuple):
     """Of some P prompts about one image: boxes (P, queries, 4), relative xyxy in 0..1, and their scores (P, queries); the image
-    (P, cells, d) as it was read with these words, and the queries (P, queries, d), of which masks are made."""
+    (P, cells, d) as it was read with these words, and the queries (P, queries, d), if masks are to be made of them."""
 
     boxes: Float32
     scores: Float32
     words: Words
-    read: torch.Tensor
-    queries: torch.Tensor
+    read: torch.Tensor | None
+    queries: torch.Tensor | None
 
 
 class Sam3(SquareDetector):
@@ -122,7 +122,8 @@ class Sam3(SquareDetector):
             boxes = box_cxcywh_to_xyxy(shifted.sigmoid()).clamp(0, 1)
             sure = model.dot_product_scoring(decoder_hidden_states=last, text_features=words.features, text_mask=words.mask)
             scores = sure[0, ..., 0].sigmoid() * decoded.presence_logits[-1].sigmoid()
-        return Answer(boxes.cpu().numpy(), scores.cpu().numpy(), words, fused.last_hidden_state, last[0])
+        kept = (fused.last_hidden_state, last[0]) if self._own_masks else (None, None)  # 5 MB a prompt
+        return Answer(boxes.cpu().numpy(), scores.cpu().numpy(), words, *kept)
 
     def _one(self, image: RgbImage, maps: Sequence[torch.Tensor], answers: Sequence[Answer]) -> Seen:
         boxes, own = (np.concatenate([answer[part] for answer in answers]) for part in range(2))
@@ -158,6 +159,7 @@ class Sam3(SquareDetector):
         (transformers enlarges probabilities, which moves a border by a part of a pixel of the small mask.)"""
         import torch
 
+        assert answer.read is not None and answer.queries is not None
         one = slice(prompt, prompt + 1)
         with self._exactly():
             drawn = self._model.mask_decoder(

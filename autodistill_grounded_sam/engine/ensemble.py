@@ -91,11 +91,11 @@ def fuse(looks: Sequence[Candidates]) -> Candidates:
     look_of = np.repeat(np.arange(len(looks)), [len(look) for look in looks])
     best = scores.max(axis=1, initial=0)
     objects: list[list[int]] = []
-    fused, sums = np.zeros_like(boxes), np.zeros_like(scores)
+    fused, sums, has = np.zeros_like(boxes), np.zeros_like(scores), np.zeros((len(boxes), len(looks)), np.bool_)
     for row in np.argsort(-best, kind="stable").tolist():
         iou = box_iou(boxes[row], fused[: len(objects)])
         alike = sums[: len(objects)].argmax(axis=1) == scores[row].argmax() if scores.shape[1] else np.zeros(0, np.bool_)
-        free = np.array([look_of[row] not in look_of[rows] for rows in objects], np.bool_)
+        free = ~has[: len(objects), look_of[row]]
         joins = np.where(free & (iou >= np.where(alike, SAME_CLASS_IOU, SAME_OBJECT_IOU)), iou, 0)
         if joins.any():
             place = int(joins.argmax())
@@ -103,7 +103,7 @@ def fuse(looks: Sequence[Candidates]) -> Candidates:
         else:
             place = len(objects)
             objects.append([row])
-        rows = objects[place]
+        rows, has[place, look_of[row]] = objects[place], True
         fused[place] = np.average(boxes[rows], axis=0, weights=np.maximum(best[rows], 1e-9))
         sums[place] = scores[rows].sum(axis=0)
     fused, scores_of = fused[: len(objects)], sums[: len(objects)] / max(len(looks), 1)

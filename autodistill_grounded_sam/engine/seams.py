@@ -49,18 +49,25 @@ def merge_looks(looks: Sequence[Candidates]) -> Candidates:
         )[order]
     best = scores.argmax(axis=1) if scores.shape[1] else np.zeros(len(boxes), np.intp)
     alive = np.ones(len(boxes), np.bool_)
+
+    def partners(row: int, looks_in_it: Sequence[int]) -> npt.NDArray[np.intp]:
+        left = row + 1 + np.flatnonzero(alive[row + 1 :] & ~np.isin(look_of[row + 1 :], looks_in_it))
+        iou = box_iou(boxes[row], boxes[left])
+        enough = iou >= np.where(best[left] == best[row], SAME_CLASS_IOU, SAME_OBJECT_IOU)
+        closest = left[enough][np.argsort(-iou[enough], kind="stable")]
+        return closest[np.unique(look_of[closest], return_index=True)[1]]
+
     for row in range(len(boxes)):
         if alive[row]:
-            left = row + 1 + np.flatnonzero(alive[row + 1 :] & (look_of[row + 1 :] != look_of[row]))
-            iou = box_iou(boxes[row], boxes[left])
-            enough = iou >= np.where(best[left] == best[row], SAME_CLASS_IOU, SAME_OBJECT_IOU)
-            left, iou = left[enough], iou[enough]
-            closest = left[np.argsort(-iou, kind="stable")]
-            same = closest[np.unique(look_of[closest], return_index=True)[1]]
-            scores[row] = np.maximum(scores[row], scores[same].max(axis=0, initial=0))
-            if look_of[row] == 0 and len(same):
-                boxes[row] = boxes[same.min()]
+            own = int(look_of[row])
+            same = partners(row, [own])
             alive[same] = False
+            if own == 0 and len(same):
+                boxes[row] = boxes[same.min()]
+                more = partners(row, [own, *look_of[same].tolist()])  # that only the better box reaches
+                alive[more] = False
+                same = np.concatenate([same, more])
+            scores[row] = np.maximum(scores[row], scores[same].max(axis=0, initial=0))
     return Candidates(boxes[alive], scores[alive], agreement=None if agreement is None else agreement[alive])
 
 
@@ -100,7 +107,7 @@ def seen_in(found: Candidates, look: Candidates) -> Flags:
 
 def parts_of_larger(found: Candidates, wider: Candidates) -> Flags:
     """(n,) which of the found ones a wider look, with more around them, takes for a part: it saw nothing like them, but
-    something `LARGER` that they lie in, at least half as sure. Of what is too small for it, it says nothing."""
+    something `LARGER` that they lie in, at least half as sure."""
     larger = _area(wider) >= LARGER * _area(found)[:, None]
     owned = (_inside(found, wider) & larger & (_best(wider) >= _best(found)[:, None] / 2)).any(axis=1)
     return np.asarray(owned & ~seen_in(found, wider))

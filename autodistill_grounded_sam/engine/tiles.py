@@ -33,6 +33,7 @@ TILE_PX = 640  # side and overlap as supervision's InferenceSlicer has them, whi
 TILE_OF_INPUT = 0.8  # the same for other inputs than Grounding DINO's 800 px: a tile is enlarged by a quarter
 OVERLAP = 0.2
 WIDER, WIDER_OVERLAP = 2, 0.5  # times a tile's side: a look that checks what only a tile saw, with as much again around it
+TOO_SMALL = 1 / 16  # of a tile's side: what is smaller cannot be asked of a look at half the scale (25 of its 800 px)
 # auto: tiles must show an object this much larger than the whole look does, and the whole look must have seen nothing, or
 # something with a side below this share of a tile (docs/tiles.md).
 ENLARGES, SMALL = 1.5, 0.5
@@ -45,8 +46,9 @@ class TiledDetector:
     tile's inner edge cuts is a part: it goes if a whole object accounts for it; else it is joined with parts in other tiles
     that show the same in the strip that both saw (`seams.join_parts`; by mask if there is a `segmenter`, else by box); what is
     still cut then is left out. What the whole look did not see at all is looked at again with more around it, and goes if
-    that shows a part of something larger (`seams.parts_of_larger`). `which` of the images are tiled: `all` that are larger than
-    a tile, or `auto`, those in which tiles are worth their time. `tile_px` None is what the detector's own input holds.
+    that shows a part of something larger (`seams.parts_of_larger`), unless it is too small for that look. `which` of the images
+    are tiled: `all` that are larger than a tile, or `auto`, those in which tiles are worth their time. `tile_px` None is what
+    the detector's own input holds.
     """
 
     def __init__(
@@ -89,7 +91,8 @@ class TiledDetector:
         height, width = image_rgb.shape[:2]
         side_px = WIDER * self.tile_px
         frames: list[Tile] = [(0, 0, width, height), *tiles(width, height, side_px, WIDER_OVERLAP)]
-        alone = np.flatnonzero(~seen_in(found, whole))
+        large_enough = (found.xyxy[:, 2:] - found.xyxy[:, :2]).max(axis=1) >= TOO_SMALL * self.tile_px
+        alone = np.flatnonzero(~seen_in(found, whole) & large_enough)
         frame_of = _frame_of(found.xyxy[alone], frames, side_px)
         busy = np.unique(frame_of[frame_of > 0]).tolist()
 

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -74,7 +75,7 @@ class SeeWorker:
             "span_score": self._see.span_score,
             # only some detectors know these
             **({"examples": spec["examples"]} if spec.get("examples") else {}),
-            **({"own_masks": True} if plugins.OWN_MASKS in [name for name, _ in segmenters] else {}),
+            **({"own_masks": self._see.max_candidates + 1} if plugins.OWN_MASKS in [name for name, _ in segmenters] else {}),
         }
 
         self._loaded: list[Detector] = []
@@ -179,8 +180,8 @@ class SeeWorker:
 
     def _segmented(self, items: Sequence[Decoded], pixels: Sequence[RgbImage], answers: list[Answer]) -> list[Answer]:
         segmenter = self._segmenter
-        if segmenter is None:
-            return answers
+        if segmenter is None:  # boxes only, whatever a plugin's candidates hold
+            return [replace(one, rle=None, mask_score=None) if isinstance(one, Candidates) else one for one in answers]
         seen = {i: answer for i, answer in enumerate(answers) if isinstance(answer, Candidates)}
         wanted = {i: self.wanted(items[i].image, candidates) for i, candidates in seen.items()}
 

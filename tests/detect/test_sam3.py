@@ -61,7 +61,7 @@ def test_boxes_and_scores_are_those_of_transformers(folder: Path, image: Any) ->
 
 def test_masks_are_those_of_transformers_prompt_by_prompt(folder: Path) -> None:
     """At the size in which the model draws them all pixels are equal; enlarged, as the authors do it, almost all."""
-    detector = Sam3(str(folder), own_masks=True)
+    detector = Sam3(str(folder), own_masks=1000)
     for image in [*IMAGES[:4], picture(4 * SAM3_PX // 14, 4 * SAM3_PX // 14)]:
         for prompt in PROMPTS:
             height, width = image.shape[:2]
@@ -77,12 +77,12 @@ def test_masks_are_those_of_transformers_prompt_by_prompt(folder: Path) -> None:
 
 
 def test_a_box_of_several_prompts_has_the_mask_of_the_best(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (alone,) = Sam3(str(folder), own_masks=True).detect(IMAGES[:1], PROMPTS)
+    (alone,) = Sam3(str(folder), own_masks=1000).detect(IMAGES[:1], PROMPTS)
     monkeypatch.setattr("autodistill_grounded_sam.detect.sam3.PROMPTS_AT_ONCE", 2)
-    (in_parts,) = Sam3(str(folder), own_masks=True).detect(IMAGES[:1], PROMPTS)
+    (in_parts,) = Sam3(str(folder), own_masks=1000).detect(IMAGES[:1], PROMPTS)
     assert len(np.unique(alone.scores.argmax(axis=1))) > 1, "one prompt wins everywhere: this test would prove nothing"
     assert in_parts.rle == alone.rle
-    of_one = {p: Sam3(str(folder), own_masks=True).detect(IMAGES[:1], [p])[0] for p in PROMPTS}
+    of_one = {p: Sam3(str(folder), own_masks=1000).detect(IMAGES[:1], [p])[0] for p in PROMPTS}
     for box, best, rle in zip(alone.xyxy, alone.scores.argmax(axis=1), alone.rle or (), strict=True):
         single = of_one[PROMPTS[best]]
         assert rle == (single.rle or ())[int(np.abs(single.xyxy - box).sum(axis=1).argmin())]

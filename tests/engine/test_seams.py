@@ -188,6 +188,13 @@ def test_merge_looks__the_better_look_gives_the_box__but_the_first_is_coarse() -
     np.testing.assert_array_equal(merge_looks([look(), *looks]).xyxy, np.array([[0, 0, 10, 8]], np.float32))
 
 
+def test_merge_looks__what_only_the_better_box_reaches_is_the_same_object_too() -> None:
+    tiles = look([2.4, 0, 12.4, 10, 0.8, 0]), look([4.4, 0, 14.4, 10, 0.7, 0])
+    assert len(merge_looks([look(), *tiles])) == 1
+    merged = merge_looks([look([0, 0, 10, 10, 0.9, 0]), *tiles])
+    np.testing.assert_array_equal(merged.xyxy, tiles[0].xyxy)
+
+
 def test_merge_looks__looks_that_say_another_thing_must_overlap_more() -> None:
     apart = merge_looks([look([0, 0, 10, 10, 0.3, 0.2]), look([0, 0, 10, 6.9, 0.2, 0.4])])
     np.testing.assert_array_equal(apart.xyxy[:, 3], np.array([6.9, 10], np.float32))

@@ -177,7 +177,7 @@ class Corners:
             return found.select(sides > 40)
         cut = (found.xyxy[:, 2:] == 100).any(axis=1) | (found.xyxy[:, :2] == 0).any(axis=1)
         inner = (found.xyxy + cut[:, None] * np.array([10, 10, -10, -10])).astype(np.float32)  # it does not see the cut
-        solid = (inner[:, 2:] > inner[:, :2]).all(axis=1)
+        solid = (inner[:, 2:] > inner[:, :2] + 5).all(axis=1)
         return Candidates(inner[solid], found.scores[solid])
 
 
@@ -191,6 +191,18 @@ def test_tiled_detector__a_corner_is_looked_at_again_with_more_around_it() -> No
     image[300:450, 300:450] = 255
     (found,) = TiledDetector(Corners(), None, 100).detect([image], ["spot"])
     assert found.xyxy.tolist() == [[30, 30, 50, 50]], "no corner of the large one"
+    image[360:366, 360:366] = 100  # what white spots do not hold: a thing of 6 px on the large one, in one tile alone
+
+    class WithScrews(Corners):
+        def _one(self, picture: RgbImage) -> Candidates:
+            seen, (ys, xs) = super()._one(picture), np.nonzero(picture[..., 0] == 100)
+            if len(picture) != 100 or not len(ys):
+                return seen
+            screw = np.array([[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]], np.float32)
+            return Candidates(np.concatenate([seen.xyxy, screw]), np.concatenate([seen.scores, np.ones((1, 1), np.float32)]))
+
+    (found,) = TiledDetector(WithScrews(), None, 100).detect([image], ["spot"])
+    assert [360, 360, 366, 366] in found.xyxy.tolist(), "too small to be asked of the wider look"
 
 
 class WhiteMasks:

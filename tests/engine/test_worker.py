@@ -20,7 +20,7 @@ from autodistill_grounded_sam.config import SeeConfig
 from autodistill_grounded_sam.engine.worker import SeeWorker, trim
 from autodistill_grounded_sam.errors import ConfigError, PluginError
 from autodistill_grounded_sam.loading import pick_device
-from autodistill_grounded_sam.masks import areas
+from autodistill_grounded_sam.masks import areas, encode_mask
 from autodistill_grounded_sam.testing import FakeDetector, FakeSegmenter, paint_folder
 from autodistill_grounded_sam.types import Candidates, ImageRecord, RgbImage, Status
 
@@ -71,6 +71,22 @@ def test_of_equal_boxes_the_surest_ones_mask_stays() -> None:
     kept = trim(replace(seen, rle=masks, mask_score=np.array([0.1, 0.2, 0.3], np.float32)), 10, 10, 0.1, 4)
     assert kept.rle == (masks[2], masks[1]) and kept.mask_score.tolist() == pytest.approx([0.3, 0.2])
     np.testing.assert_array_equal(kept.scores, np.array([[0.7, 0.4], [0.5, 0.0]], np.float32))
+
+
+def test_without_masks_a_detectors_own_are_left_out(painted: list[ImageRecord], monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = SeeWorker(spec(masks="none"))
+    plain = worker(painted)
+
+    class WithMasks:
+        def detect(self, images: Any, prompts: Any) -> list[Candidates]:
+            found = detector.detect(images, prompts)
+            return [replace(one, rle=tuple(encode_mask(np.ones(images[0].shape[:2], bool)) for _ in one.xyxy)) for one in found]
+
+    detector = worker._detector
+    worker._detector = WithMasks()  # type: ignore[assignment]
+    for first, second in zip(plain, worker(painted), strict=True):
+        assert second.candidates is not None and second.candidates.rle is None
+        np.testing.assert_array_equal(first.candidates.xyxy, second.candidates.xyxy)
 
 
 def test_nothing_seen_stays_nothing() -> None:

@@ -109,7 +109,7 @@ def test_sam3_gives_boxes_and_masks_in_one(say: Any, tmp_path: Path) -> None:
     assert say(*label, "--detector", model, *own)[0] == 0
     seen = [sighting.candidates for sighting in Store(out / "run").sightings()]
     assert sum(map(len, seen)) > 0
-    detector = plugins.load("detectors", str(model), own_masks=True, floor=0.1)
+    detector = plugins.load("detectors", str(model), own_masks=1000, floor=0.1)
     for sighting in Store(out / "run").sightings():
         (found,) = detector.detect([read_image(sighting.image)], ["red cat", "dog"])
         assert sighting.candidates.rle == found.rle[: len(sighting.candidates)]

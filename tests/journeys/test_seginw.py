@@ -50,10 +50,13 @@ def test_the_table_and_its_json(
     assert "Hand has no class 'Hand-Segmentation', 'hand': words for it were not used" in facts["rows"][1]["notes"]
     code, said, _ = say(*asked, *SOME, "--fuse", "autodistill_grounded_sam.testing:FakeDetector", "--json")
     alone, fused = json.loads(said)["rows"]
+    assert "+" in json.loads(said)["fused"]["detector"]["name"]
     assert code == 0 and (alone, fused["prompts"]) == (facts["rows"][0], "names fused")
     _, said, _ = say(*asked[:3], f"{asked[3]}+autodistill_grounded_sam.testing:FakeDetector", *asked[4:], *SOME, "--json")
     (joined,) = json.loads(said)["rows"]
     assert joined["mean"] == fused["mean"] != alone["mean"]
+    code, _, why = say("--root", tree, "--segmenter", "detector", "--detector", "mini", *SOME)
+    assert code == 2 and "SegInW's protocol cuts out the boxes with a segmenter" in why
     code, _, why = say(*asked)
     assert code == 2 and "lacks 22 of 25 datasets" in why
     code, _, why = say(*asked, "--dataset", "Hands")

@@ -153,6 +153,19 @@ def test_what_is_drawn_gets_the_mask_of_the_runs_segmenter(server: ReviewServer,
         assert areas[x, y, w, h] == pytest.approx(3.14 / 4 * w * h, rel=0.1)  # the fake segmenter's ellipse
 
 
+def test_segmenters_that_were_joined_mask_a_drawn_box_together(out: Path) -> None:
+    run = out / "run" / "run.json"
+    info = json.loads(run.read_text())
+    info["identity"]["segmenter"]["name"] = "ellipse+ellipse"
+    info["identity"]["segmenter"]["sha256"] = "of both"
+    run.write_text(json.dumps(info))
+    with page_of(out) as server:
+        stop = with_labels(every_stop(server))
+        decide(server, stop, "added", xyxy=[2, 3, 22, 23], **{"class": "square"})
+        body = {"image": stop["image"]["number"], "xyxy": [2, 3, 22, 23], "class": "square"}
+        assert ask(server, "mask", body)["masked"]
+
+
 def test_where_no_segmenter_can_be_loaded_a_box_stays_a_box(out: Path) -> None:
     run = out / "run" / "run.json"
     info = json.loads(run.read_text())
