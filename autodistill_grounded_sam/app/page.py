@@ -152,8 +152,13 @@ class Page:
         ]
 
     def _settings(self, values: Values) -> Settings:
-        of_class = dict(values[self._on.scores])
-        return Settings(of_class.pop(EVERY_CLASS), of_class, values[self._on.iou], values[self._on.containment])
+        of_class, start = dict(values[self._on.scores]), self._playground.start
+        return Settings(
+            of_class.pop(EVERY_CLASS),
+            of_class,
+            _limit(values[self._on.iou], start.duplicate_iou),
+            _limit(values[self._on.containment], start.duplicate_containment),
+        )
 
     def _slide(self, values: Values) -> list[Any]:
         scores = {**values[self._on.scores], values[self._on.of]: float(values[self._on.score])}
@@ -247,6 +252,11 @@ class Page:
             gr.update(interactive=standing.phase == "working"),
             gr.Timer(active=standing.running),
         ]
+
+
+def _limit(slid: float, start: float) -> float:
+    """A limit that begins beyond the end of its slider, as NEVER does, stands at that end."""
+    return start if slid >= 1 and start > 1 else slid
 
 
 def _dropped(image: tuple[str, str] | None) -> Source:

@@ -71,7 +71,7 @@ class AppServer:
         self._server.should_exit = True
 
 
-class _Server(uvicorn.Server):
+class _Server(uvicorn.Server):  # type: ignore[misc]
     """Ends the stream that every open tab holds as well, which gradio ends only for servers that it started itself."""
 
     def __init__(self, config: uvicorn.Config, mounted: Any) -> None:
