@@ -57,7 +57,7 @@ class Page:
         asking = [on.go.click, on.go_other.click, on.a.lines.submit, on.a.negatives.submit,
                   *(choice.then for choice in choosing)]  # fmt: skip
         for ask in asking:
-            ask(self._look, asked, seen, show_progress_on=[on.a.picture, on.b.picture], **models)
+            ask(self._look, asked, seen, show_progress_on=[on.a.picture, on.b.picture], trigger_mode="always_last", **models)
         again = {**quiet, "queue": False, "trigger_mode": "always_last"}
         decided = sliders | looks
         on.score.input(self._slide, decided, [on.scores, *shown], **again)
