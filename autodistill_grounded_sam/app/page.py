@@ -56,10 +56,12 @@ class Page:
         ]
         asking = [on.go.click, on.go_other.click, on.a.lines.submit, on.a.negatives.submit,
                   *(choice.then for choice in choosing)]  # fmt: skip
-        for ask in asking:
-            ask(self._look, asked, seen, show_progress_on=[on.a.picture, on.b.picture], trigger_mode="always_last", **models)
         again = {**quiet, "queue": False, "trigger_mode": "always_last"}
         decided = sliders | looks
+        for ask in asking:
+            ask(
+                self._look, asked, seen, show_progress_on=[on.a.picture, on.b.picture], trigger_mode="always_last", **models
+            ).then(self._settle, decided, [on.score, *shown], **again)
         on.score.input(self._slide, decided, [on.scores, *shown], **again)
         for change in (on.iou.input, on.containment.input, on.dropped.input):
             change(self._redecide, decided, shown, **again)
@@ -134,6 +136,10 @@ class Page:
         except Exception as error:
             shown = [_fault(error), *(gr.skip(),) * 3]
         return [*shown, *self._written(looks[0].ontology if looks[0] is not None else None, settings)]
+
+    def _settle(self, values: Values) -> list[Any]:
+        """After a look, which answers by the scores of when it was asked: they may have been slid meanwhile."""
+        return [self._score_of(values), *self._redecide(values)]
 
     def _show(self, look: Look, settings: Settings, dropped: bool) -> tuple[Markup, Markup]:
         """Picture and scores."""

@@ -237,6 +237,14 @@ def test_what_is_changed_while_models_look_is_what_is_shown_after(
             number.press("ArrowRight")
             page.wait_for_timeout(60)
         page.get_by_text("scene_0005.png").wait_for(timeout=20_000)
+        page.wait_for_timeout(1000)  # until no look is left
+        before = found(page)
+        page.get_by_role("button", name="Look", exact=True).click()
+        page.wait_for_timeout(100)
+        slide(page, "Score that a label must reach", "1")
+        page.wait_for_timeout(1500)
+        assert page.get_by_label(re.compile("number input for Score that")).input_value() == "1"
+        assert found(page) != before
         page.close()
 
 
