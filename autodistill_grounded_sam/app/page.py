@@ -67,7 +67,7 @@ class Page:
             change(self._redecide, decided, shown, **again)
         on.of.input(self._score_of, {on.of, on.scores}, [on.score], **again)
         on.same.click(self._forget, decided, [on.scores, on.of, on.score, *shown], **again)
-        opened = [on.other, on.b.picture, on.b.scores, on.b.lines]
+        opened = [on.other, on.b.picture, on.b.scores, on.b.lines, on.b.negatives, on.b.detector, on.b.segmenter]
         on.compare.input(self._open_other, {on.compare, *sides}, opened, **quiet)
         on.save.click(self._write, asked | {on.path}, [on.saved], **quiet)
         on.decide.click(self._decide_run, asked, [on.decided], **models)
@@ -185,8 +185,10 @@ class Page:
         return self._material.see.model_copy(update={"detector": detector, "segmenter": segmenter})
 
     def _open_other(self, values: Values) -> list[Any]:
-        opened, lines = bool(values[self._on.compare]), values[self._on.b.lines] or values[self._on.a.lines]
-        return [*(gr.update(visible=opened),) * 3, lines]
+        """The other side begins as this one: then whatever is changed there is all that differs."""
+        a, b = self._on.a, self._on.b
+        opened, side = gr.update(visible=bool(values[self._on.compare])), b if values[b.lines] else a
+        return [*(opened,) * 3, *(values[one] for one in (side.lines, side.negatives, side.detector, side.segmenter))]
 
     def _write(self, values: Values) -> Markup:
         def save() -> Markup:

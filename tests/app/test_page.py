@@ -71,6 +71,16 @@ def test_labels_of_people_that_lie_in_each_other_stay(tmp_path: Path) -> None:
     assert len(place.labels(look, page._settings({**values, on.containment: 0.9}))) == 1  # the slider still slides
 
 
+def test_the_other_side_begins_as_this_one() -> None:
+    page = page_that_hears(None)
+    on = page._on
+    mine = {on.a.lines: "ball", on.a.negatives: "moon", on.a.detector: "mini+mini", on.a.segmenter: "mini"}
+    theirs = {on.b.lines: "", on.b.negatives: "", on.b.detector: "mini", on.b.segmenter: "mini"}
+    assert page._open_other({on.compare: True, **mine, **theirs})[3:] == list(mine.values())
+    theirs = {on.b.lines: "box", on.b.negatives: "", on.b.detector: "mini", on.b.segmenter: "mini"}
+    assert page._open_other({on.compare: True, **mine, **theirs})[3:] == list(theirs.values())
+
+
 def test_gradio_leaves_no_file_in_the_package() -> None:
     import autodistill_grounded_sam.app as room
 
