@@ -93,8 +93,9 @@ class Models:
         self._workers: OrderedDict[Any, SeeWorker] = OrderedDict()
 
     def __call__(self, see: SeeConfig, ontology: Ontology) -> Callable[[RgbImage], Candidates]:
-        decided_by = repr(ontology.document()) if see.masks == "kept" else ""  # which candidates get a mask is then built in
-        key = (see, tuple(ontology.examples.items()), decided_by)
+        if see.masks == "kept":  # of what no settings but today's keep, while the page slides them
+            see = see.model_copy(update={"masks": "all"})
+        key = (see, tuple(ontology.examples.items()))
         worker = self._workers.pop(key, None)
         if worker is None:
             while len(self._workers) >= WORKERS_IN_MEMORY:

@@ -56,16 +56,18 @@ class Page:
         ]
         asking = [on.go.click, on.go_other.click, on.a.lines.submit, on.a.negatives.submit,
                   *(choice.then for choice in choosing)]  # fmt: skip
-        for ask in asking:
-            ask(self._look, asked, seen, show_progress_on=[on.a.picture, on.b.picture], **models)
         again = {**quiet, "queue": False, "trigger_mode": "always_last"}
         decided = sliders | looks
+        for ask in asking:
+            ask(
+                self._look, asked, seen, show_progress_on=[on.a.picture, on.b.picture], trigger_mode="always_last", **models
+            ).then(self._settle, decided, [on.score, *shown], **again)
         on.score.input(self._slide, decided, [on.scores, *shown], **again)
         for change in (on.iou.input, on.containment.input, on.dropped.input):
             change(self._redecide, decided, shown, **again)
         on.of.input(self._score_of, {on.of, on.scores}, [on.score], **again)
         on.same.click(self._forget, decided, [on.scores, on.of, on.score, *shown], **again)
-        opened = [on.other, on.b.picture, on.b.scores, on.b.lines]
+        opened = [on.other, on.b.picture, on.b.scores, on.b.lines, on.b.negatives, on.b.detector, on.b.segmenter]
         on.compare.input(self._open_other, {on.compare, *sides}, opened, **quiet)
         on.save.click(self._write, asked | {on.path}, [on.saved], **quiet)
         on.decide.click(self._decide_run, asked, [on.decided], **models)
@@ -135,6 +137,10 @@ class Page:
             shown = [_fault(error), *(gr.skip(),) * 3]
         return [*shown, *self._written(looks[0].ontology if looks[0] is not None else None, settings)]
 
+    def _settle(self, values: Values) -> list[Any]:
+        """After a look, which answers by the scores of when it was asked: they may have been slid meanwhile."""
+        return [self._score_of(values), *self._redecide(values)]
+
     def _show(self, look: Look, settings: Settings, dropped: bool) -> tuple[Markup, Markup]:
         """Picture and scores."""
         labels = self._playground.labels(look, settings)
@@ -152,8 +158,13 @@ class Page:
         ]
 
     def _settings(self, values: Values) -> Settings:
-        of_class = dict(values[self._on.scores])
-        return Settings(of_class.pop(EVERY_CLASS), of_class, values[self._on.iou], values[self._on.containment])
+        of_class, start = dict(values[self._on.scores]), self._playground.start
+        return Settings(
+            of_class.pop(EVERY_CLASS),
+            of_class,
+            _limit(values[self._on.iou], start.duplicate_iou),
+            _limit(values[self._on.containment], start.duplicate_containment),
+        )
 
     def _slide(self, values: Values) -> list[Any]:
         scores = {**values[self._on.scores], values[self._on.of]: float(values[self._on.score])}
@@ -174,8 +185,10 @@ class Page:
         return self._material.see.model_copy(update={"detector": detector, "segmenter": segmenter})
 
     def _open_other(self, values: Values) -> list[Any]:
-        opened, lines = bool(values[self._on.compare]), values[self._on.b.lines] or values[self._on.a.lines]
-        return [*(gr.update(visible=opened),) * 3, lines]
+        """The other side begins as this one: then whatever is changed there is all that differs."""
+        a, b = self._on.a, self._on.b
+        opened, side = gr.update(visible=bool(values[self._on.compare])), b if values[b.lines] else a
+        return [*(opened,) * 3, *(values[one] for one in (side.lines, side.negatives, side.detector, side.segmenter))]
 
     def _write(self, values: Values) -> Markup:
         def save() -> Markup:
@@ -247,6 +260,11 @@ class Page:
             gr.update(interactive=standing.phase == "working"),
             gr.Timer(active=standing.running),
         ]
+
+
+def _limit(slid: float, start: float) -> float:
+    """A limit that begins beyond the end of its slider, as NEVER does, stands at that end."""
+    return start if slid >= 1 and start > 1 else slid
 
 
 def _dropped(image: tuple[str, str] | None) -> Source:

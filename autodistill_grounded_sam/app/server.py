@@ -50,7 +50,8 @@ class AppServer:
         os.environ["GRADIO_TEMP_DIR"] = self._uploads.name  # the only way to say it
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # of gradio's own parts as well
         self.page = Page(playground, f"/{self.token}")
-        self._server = uvicorn.Server(uvicorn.Config(_app(self.page, playground, self.token), log_level="error", lifespan="on"))
+        own, mounted = _app(self.page, playground, self.token)
+        self._server = _Server(uvicorn.Config(own, log_level="error", lifespan="on"), mounted)
 
     def __enter__(self) -> AppServer:
         return self
@@ -70,6 +71,18 @@ class AppServer:
         self._server.should_exit = True
 
 
+class _Server(uvicorn.Server):  # type: ignore[misc]
+    """Ends the stream that every open tab holds as well, which gradio ends only for servers that it started itself."""
+
+    def __init__(self, config: uvicorn.Config, mounted: Any) -> None:
+        super().__init__(config)
+        self._mounted = mounted
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._mounted.stop_event.set()
+        await super().shutdown(sockets)
+
+
 def _listening(port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -82,7 +95,8 @@ def _listening(port: int) -> socket.socket:
     return listening
 
 
-def _app(page: Page, playground: Playground, token: str) -> Any:
+def _app(page: Page, playground: Playground, token: str) -> tuple[Any, Any]:
+    """The ASGI app, and gradio's own within it."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     def picture(key: str) -> Response:
@@ -97,14 +111,15 @@ def _app(page: Page, playground: Playground, token: str) -> Any:
 
     app.add_api_route(f"/{token}/picture/{{key}}", picture)
     app.add_api_route(f"/{token}/report", report)
-    mounted = gradio.mount_gradio_app(
+    gradio.mount_gradio_app(
         app, page.blocks, path=f"/{token}", server_name=HOST, allowed_paths=[], footer_links=[], run_history=False,
         max_file_size=MOST_UPLOADED, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, theme=theme(),
         css=page_file("app.css"), head=f"<script>{page_file('app.js')}</script>", show_error=True,
     )  # fmt: skip
     # gradio checks that files it is told of were uploaded only once it was launched, which mounting does not say.
     page.blocks.has_launched = page.blocks.is_running = True
-    return _with_headers(mounted)
+    (mounted,) = (route.app for route in app.routes if hasattr(getattr(route, "app", None), "stop_event"))
+    return _with_headers(app), mounted
 
 
 def _with_headers(app: Any) -> Any:

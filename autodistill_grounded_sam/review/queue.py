@@ -90,7 +90,7 @@ class Front(Generic[Entry]):
             key = (-level, -float(doubt[own].max()), image)
             if len(self._held) == self.size and key >= self._held[-1][0]:
                 return
-            worst_first = own[np.argsort(-doubt[own], kind="stable")].tolist()
+            worst_first = own[np.argsort(-doubt[own], kind="stable")][: self.size].tolist()
             insort(self._held, (key, tuple(make(rows[place]) for place in worst_first)), key=lambda held: held[0])
             del self._held[self.size :]
 

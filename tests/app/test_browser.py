@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 pytest.importorskip("gradio", reason="needs the extra [app]: pip install 'autodistill-grounded-sam[app]'")
 
 from autodistill_grounded_sam import pipeline
+from autodistill_grounded_sam.app.playground import Playground
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.testing import paint_folder
 from tests import browser_kit
@@ -214,6 +216,35 @@ def test_a_run_of_hostile_names_is_text_and_is_decided_anew(browser: Any, tmp_pa
         page.get_by_role("button", name="Decide", exact=True).click()
         page.get_by_text("The run is decided with these settings.").wait_for()
         assert pipeline.last_settings(tmp_path / "out")[0].box_threshold == 0.01
+        page.close()
+
+
+def test_what_is_changed_while_models_look_is_what_is_shown_after(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_at_run = Playground.look_at_run
+
+    def look_slowly(*asked: Any) -> Any:
+        time.sleep(0.3)
+        return look_at_run(*asked)
+
+    with page_of(label_folder(tmp_path, 6)) as server:
+        page = opened(browser, server)
+        monkeypatch.setattr(Playground, "look_at_run", look_slowly)
+        number = page.get_by_label(re.compile("range slider for Image of the run"))
+        number.focus()
+        for _ in range(5):
+            number.press("ArrowRight")
+            page.wait_for_timeout(60)
+        page.get_by_text("scene_0005.png").wait_for(timeout=20_000)
+        page.wait_for_timeout(1000)  # until no look is left
+        before = found(page)
+        page.get_by_role("button", name="Look", exact=True).click()
+        page.wait_for_timeout(100)
+        slide(page, "Score that a label must reach", "1")
+        page.wait_for_timeout(1500)
+        assert page.get_by_label(re.compile("number input for Score that")).input_value() == "1"
+        assert found(page) != before
         page.close()
 
 

@@ -46,8 +46,10 @@ def test_the_command_tells_its_address_and_ends_by_ctrl_c() -> None:
         url = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["url"]
         with urllib.request.urlopen(url, timeout=60) as answer:
             assert answer.status == 200 and b"gradio" in answer.read()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) in (0, 130)
+        with urllib.request.urlopen(url + "gradio_api/heartbeat/tab", timeout=60) as tab:  # as an open tab holds it
+            assert tab.read(1)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) in (0, 130)
     finally:
         process.kill()
     assert "Traceback" not in process.stderr.read()

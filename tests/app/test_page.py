@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("gradio", reason="needs the extra [app]: pip install 'autodistill-grounded-sam[app]'")
 
 from autodistill_grounded_sam.app.page import Page
 from autodistill_grounded_sam.app.playground import Playground
 from autodistill_grounded_sam.errors import WeightsError
+from autodistill_grounded_sam.importing import import_dataset
 from autodistill_grounded_sam.playing import material_of
+from tests.app.app_kit import playground
 from tests.run_kit import FAKE
 
 
@@ -40,6 +44,41 @@ def test_a_fault_of_the_model_that_hears_is_told() -> None:
     page = page_that_hears(deaf)
     _, told = page._hear({page._on.said: (16_000, np.zeros(10, np.int16)), page._on.a.lines: ""})
     assert 'role="alert"' in told["value"] and "no such model &lt;b&gt;" in told["value"]
+
+
+def test_labels_of_people_that_lie_in_each_other_stay(tmp_path: Path) -> None:
+    """`import` merges none of them: its limits are beyond the end of the sliders."""
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (100, 100)).save(images / "a.png")
+    outlines = [[10, 10, 90, 10, 90, 90, 10, 90], [30, 30, 50, 30, 50, 50, 30, 50]]
+    content = {
+        "images": [{"id": 0, "file_name": "a.png", "width": 100, "height": 100}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [
+            {"id": n, "image_id": 0, "category_id": 1, "bbox": [*one[:2], *(one[4] - one[0],) * 2], "segmentation": [one]}
+            for n, one in enumerate(outlines)
+        ],
+    }
+    (images / "_annotations.coco.json").write_text(json.dumps(content))
+    import_dataset(images / "_annotations.coco.json", tmp_path / "out")
+    place = playground(tmp_path / "out")
+    page = Page(place, "/secret")
+    on = page._on
+    look = place.look_at_run(0, place.material.see, place.material.ontology)
+    values = {one: one.value for one in (on.scores, on.iou, on.containment)}
+    assert len(place.labels(look, page._settings(values))) == 2
+    assert len(place.labels(look, page._settings({**values, on.containment: 0.9}))) == 1  # the slider still slides
+
+
+def test_the_other_side_begins_as_this_one() -> None:
+    page = page_that_hears(None)
+    on = page._on
+    mine = {on.a.lines: "ball", on.a.negatives: "moon", on.a.detector: "mini+mini", on.a.segmenter: "mini"}
+    theirs = {on.b.lines: "", on.b.negatives: "", on.b.detector: "mini", on.b.segmenter: "mini"}
+    assert page._open_other({on.compare: True, **mine, **theirs})[3:] == list(mine.values())
+    theirs = {on.b.lines: "box", on.b.negatives: "", on.b.detector: "mini", on.b.segmenter: "mini"}
+    assert page._open_other({on.compare: True, **mine, **theirs})[3:] == list(theirs.values())
 
 
 def test_gradio_leaves_no_file_in_the_package() -> None:

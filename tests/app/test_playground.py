@@ -55,6 +55,17 @@ def test_an_image_shows_the_labels_that_label_gives_it_with_these_settings(tmp_p
         assert facts(place.labels(look, settings)) == facts(labels)
 
 
+def test_where_a_run_made_masks_of_what_it_kept_a_lower_score_shows_what_label_would_keep_by_it(tmp_path: Path) -> None:
+    paint_folder(tmp_path / "images", 6, settings=SIZE)
+    see, settings = CONFIG.see.model_copy(update={"masks": "kept"}), Settings(0.1)
+    low = CONFIG.model_copy(update={"see": see, "decide": settings.config(DecideConfig())})
+    pipeline.label(tmp_path / "images", settings.applied(ONTOLOGY), tmp_path / "out", low)
+    place = playground()
+    for image, labels in pipeline.decided_labels(tmp_path / "out")[1]:
+        look = place.look_at_file(image.path, image.id, see, ONTOLOGY)
+        assert facts(place.labels(look, settings)) == facts(labels)
+
+
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_the_saved_ontology_keeps_the_same_labels_without_a_flag(settings: Settings) -> None:
     usual = replace(

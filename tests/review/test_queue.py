@@ -52,6 +52,12 @@ def test_the_front_is_the_beginning_of_the_queue_and_makes_no_more_than_it_holds
     assert size > 40 or len(made) < len(order)
 
 
+def test_of_an_image_of_many_labels_the_front_makes_no_more_than_it_holds() -> None:
+    front, made = Front[int](60), list[int]()
+    front.offer(0, range(900), np.full(900, 0.85, np.float32), lambda row: (made.append(row), row)[1])  # type: ignore[func-returns-value]
+    assert front.entries == made == list(range(60))
+
+
 def test_the_front_leaves_out_rows_that_are_not_offered() -> None:
     front = Front[int](3)
     front.offer(0, [1, 3], np.float32([0.91, 0.98]), lambda row: row)
