@@ -48,7 +48,7 @@ class RunMaterial:
     images: int
     prompts: tuple[str, ...]
     sighting: Callable[[int], Sighting]
-    said: Mapping[str, Sequence[Review]]
+    said: Callable[[str], Sequence[Review]]
     decide: Callable[[DecideConfig, Ontology], Any]
 
 
@@ -184,7 +184,7 @@ class Playground:
         config, words, (width, height) = settings.config(self.material.decide), settings.applied(look.ontology), look.size_wh
         labels = decide(look.candidates, words, config, width, height)
         run = self.material.run
-        said = run.said.get(look.digest, ()) if run is not None and look.number is not None else ()
+        said = run.said(look.digest) if run is not None and look.number is not None else ()
         return apply_reviews(labels, said, words, width, height) if said else labels
 
     def picture(self, key: str) -> bytes | None:
