@@ -14,7 +14,7 @@ from markupsafe import Markup
 from autodistill_grounded_sam.app import views
 from autodistill_grounded_sam.app.folder import FolderJob
 from autodistill_grounded_sam.app.parts import EVERY_CLASS, Parts, Side, Source, class_choices
-from autodistill_grounded_sam.app.playground import FIRST_SCENE, Look, Playground, Settings
+from autodistill_grounded_sam.app.playground import FIRST_SCENE, Look, Playground, Settings, typed_path
 from autodistill_grounded_sam.app.words import ontology_of, spoken_classes
 from autodistill_grounded_sam.config import DecideConfig, SeeConfig
 from autodistill_grounded_sam.errors import ConfigError, GroundedSamError
@@ -234,15 +234,16 @@ class Page:
             folder, settings = str(values[self._on.folder] or "").strip(), self._settings(values)
             if not folder:
                 raise ConfigError("say which folder to label")
+            images = typed_path(folder)
             ontology = settings.applied(
                 ontology_of(values[self._on.a.lines], values[self._on.a.negatives] or "", self._material.ontology)
             )
             see = self._see(values[self._on.a.detector], values[self._on.a.segmenter])
             out = str(values[self._on.out] or "").strip()
-            target = Path(out).expanduser() if out else None
+            target = typed_path(out) if out else None
             config, formats = settings.config(self._material.decide), tuple(values[self._on.formats] or ())
             label = self._material.label
-            self.job.start(lambda job: label(Path(folder).expanduser(), ontology, target, see, config, formats, job))
+            self.job.start(lambda job: label(images, ontology, target, see, config, formats, job))
         except Exception as error:
             return [_fault(error), *self._tick()[1:]]
         return self._tick()

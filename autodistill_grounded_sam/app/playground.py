@@ -195,7 +195,7 @@ class Playground:
 
     def save(self, ontology: Ontology, path: str) -> Path:
         """Write the ontology as YAML; a file that was not written here is not replaced."""
-        target = Path(path).expanduser().absolute()
+        target = typed_path(path).absolute()
         if target.suffix not in (".yaml", ".yml"):
             raise OntologyError(f"the file of an ontology ends in .yaml, got {path!r}")
         if not target.parent.is_dir():
@@ -229,6 +229,18 @@ class Playground:
             while len(self._looks) > LOOKS_IN_MEMORY:
                 self._looks.popitem(last=False)
         return look
+
+
+def typed_path(text: str) -> Path:
+    """The path that a person typed, of something that is there or not; raises ConfigError for one that nothing can have."""
+    try:
+        path = Path(text.strip()).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (OSError, RuntimeError, ValueError) as error:  # too long or forbidden, ~ of nobody, a NUL byte
+        raise ConfigError(f"{text!r} cannot be used as a path: {error}") from error
+    return path
 
 
 def _key(digest: str, see: SeeConfig, ontology: Ontology, where: str) -> str:

@@ -231,6 +231,12 @@ def test_an_ontology_is_saved_and_no_file_of_others_is_replaced(tmp_path: Path) 
         place.save(ONTOLOGY, str(tmp_path / "gone" / "mine.yaml"))
 
 
+@pytest.mark.parametrize("path", ["~nobody-here/mine.yaml", "a\0b.yaml", "x" * 300 + ".yaml"])
+def test_a_path_that_nothing_can_have_is_told(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be used as a path: \S"):
+        playground().save(ONTOLOGY, path)
+
+
 def test_looks_are_let_go_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autodistill_grounded_sam.app.playground.LOOKS_IN_MEMORY", 2)
     place: Playground = playground()
