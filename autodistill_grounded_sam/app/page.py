@@ -22,6 +22,10 @@ from autodistill_grounded_sam.ontology import Ontology
 
 logger = logging.getLogger(__name__)
 
+# Settings that `label` has a flag for, and those that the saved ontology or the flags of the models say.
+_FLAGS = ("masks", "mask_guess", "precision", "tiles", "tile_px", "views", "duplicate_iou", "duplicate_containment")
+_SAID = ("detector", "segmenter", "box_threshold", "text_threshold")
+
 Values = Mapping[Any, Any]  # what the components hold, by component
 
 
@@ -200,12 +204,21 @@ class Page:
         return _told(save)
 
     def _command(self, values: Values, settings: Settings, path: Path) -> str:
-        usual, words = DecideConfig(), ["grounded-sam", "label", "IMAGES", "--ontology", str(path)]
+        """The `label` that does the same elsewhere, and what of it no flag can say; the scores are in the ontology."""
+        words = ["grounded-sam", "label", "IMAGES", "--ontology", str(path)]
         words += ["--detector", values[self._on.a.detector], "--segmenter", values[self._on.a.segmenter]]
-        for flag in ("duplicate_iou", "duplicate_containment"):
-            if getattr(settings, flag) != getattr(usual, flag):
-                words += [f"--{flag.replace('_', '-')}", f"{getattr(settings, flag):g}"]
-        return shlex.join(words)
+        see, decide = self._material.see, settings.config(self._material.decide)
+        unusual = {name: value for name, value in see if value != getattr(SeeConfig(), name)}
+        unusual |= {name: value for name, value in decide if value != getattr(DecideConfig(), name)}
+        unsaid = []
+        for name, value in unusual.items():
+            said = ",".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+            if name in _FLAGS:
+                words += [f"--{name.replace('_', '-')}", said]
+            elif name not in _SAID:
+                unsaid.append(f"{name} {said}")
+        rest = f"\nThe run also has {', '.join(unsaid)}, for which `label` has no flag." if unsaid else ""
+        return shlex.join(words) + rest
 
     def _decide_run(self, values: Values) -> Markup:
         def decide() -> Markup:
