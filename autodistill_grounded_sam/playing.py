@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,12 @@ from autodistill_grounded_sam import pipeline
 from autodistill_grounded_sam.app.folder import FolderJob
 from autodistill_grounded_sam.app.playground import FIRST_WORDS, Material, Playground, RunMaterial
 from autodistill_grounded_sam.config import DecideConfig, ExportConfig, LabelConfig, RunConfig, SeeConfig
-from autodistill_grounded_sam.decisions import Decision
+from autodistill_grounded_sam.decisions import Decision, read_reviews_of
 from autodistill_grounded_sam.engine.worker import SeeWorker
 from autodistill_grounded_sam.errors import MissingExtraError, WrongRunError
 from autodistill_grounded_sam.ontology import Ontology
+from autodistill_grounded_sam.reviews import FILE as REVIEWS_FILE
+from autodistill_grounded_sam.reviews import Review
 from autodistill_grounded_sam.run_setup import see_of
 from autodistill_grounded_sam.store.lookup import Lookup
 from autodistill_grounded_sam.types import Candidates, RgbImage
@@ -137,9 +139,29 @@ def _run_material(decision: Decision, see: SeeConfig) -> RunMaterial:
         images=len(lookup),
         prompts=decision.store.prompts,
         sighting=lookup.__getitem__,
-        said=decision.reviews,
+        said=_Said(decision.store.run),
         decide=decide,
     )
+
+
+class _Said:
+    """What a person said of an image, by its digest, as it stands now: a review may go on while the page is open."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._known: tuple[Any, Mapping[str, Sequence[Review]]] = (None, {})  # one value, as several threads ask
+
+    def __call__(self, digest: str) -> Sequence[Review]:
+        try:
+            found = (self._run / REVIEWS_FILE).stat()
+            stamp = (found.st_mtime_ns, found.st_size)
+        except FileNotFoundError:
+            stamp = None
+        known, reviews = self._known
+        if stamp != known:
+            reviews = {} if stamp is None else read_reviews_of(self._run)
+            self._known = stamp, reviews
+        return reviews.get(digest, ())
 
 
 def redecide(run: Path, config: DecideConfig, ontology: Ontology, images: Path) -> pipeline.RunSummary:

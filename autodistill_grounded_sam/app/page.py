@@ -14,13 +14,17 @@ from markupsafe import Markup
 from autodistill_grounded_sam.app import views
 from autodistill_grounded_sam.app.folder import FolderJob
 from autodistill_grounded_sam.app.parts import EVERY_CLASS, Parts, Side, Source, class_choices
-from autodistill_grounded_sam.app.playground import FIRST_SCENE, Look, Playground, Settings
+from autodistill_grounded_sam.app.playground import FIRST_SCENE, Look, Playground, Settings, typed_path
 from autodistill_grounded_sam.app.words import ontology_of, spoken_classes
 from autodistill_grounded_sam.config import DecideConfig, SeeConfig
 from autodistill_grounded_sam.errors import ConfigError, GroundedSamError
 from autodistill_grounded_sam.ontology import Ontology
 
 logger = logging.getLogger(__name__)
+
+# Settings that `label` has a flag for, and those that the saved ontology or the flags of the models say.
+_FLAGS = ("masks", "mask_guess", "precision", "tiles", "tile_px", "views", "duplicate_iou", "duplicate_containment")
+_SAID = ("detector", "segmenter", "box_threshold", "text_threshold")
 
 Values = Mapping[Any, Any]  # what the components hold, by component
 
@@ -200,12 +204,21 @@ class Page:
         return _told(save)
 
     def _command(self, values: Values, settings: Settings, path: Path) -> str:
-        usual, words = DecideConfig(), ["grounded-sam", "label", "IMAGES", "--ontology", str(path)]
+        """The `label` that does the same elsewhere, and what of it no flag can say; the scores are in the ontology."""
+        words = ["grounded-sam", "label", "IMAGES", "--ontology", str(path)]
         words += ["--detector", values[self._on.a.detector], "--segmenter", values[self._on.a.segmenter]]
-        for flag in ("duplicate_iou", "duplicate_containment"):
-            if getattr(settings, flag) != getattr(usual, flag):
-                words += [f"--{flag.replace('_', '-')}", f"{getattr(settings, flag):g}"]
-        return shlex.join(words)
+        see, decide = self._material.see, settings.config(self._material.decide)
+        unusual = {name: value for name, value in see if value != getattr(SeeConfig(), name)}
+        unusual |= {name: value for name, value in decide if value != getattr(DecideConfig(), name)}
+        unsaid = []
+        for name, value in unusual.items():
+            said = ",".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+            if name in _FLAGS:
+                words += [f"--{name.replace('_', '-')}", said]
+            elif name not in _SAID:
+                unsaid.append(f"{name} {said}")
+        rest = f"\nThe run also has {', '.join(unsaid)}, for which `label` has no flag." if unsaid else ""
+        return shlex.join(words) + rest
 
     def _decide_run(self, values: Values) -> Markup:
         def decide() -> Markup:
@@ -234,15 +247,16 @@ class Page:
             folder, settings = str(values[self._on.folder] or "").strip(), self._settings(values)
             if not folder:
                 raise ConfigError("say which folder to label")
+            images = typed_path(folder)
             ontology = settings.applied(
                 ontology_of(values[self._on.a.lines], values[self._on.a.negatives] or "", self._material.ontology)
             )
             see = self._see(values[self._on.a.detector], values[self._on.a.segmenter])
             out = str(values[self._on.out] or "").strip()
-            target = Path(out).expanduser() if out else None
+            target = typed_path(out) if out else None
             config, formats = settings.config(self._material.decide), tuple(values[self._on.formats] or ())
             label = self._material.label
-            self.job.start(lambda job: label(Path(folder).expanduser(), ontology, target, see, config, formats, job))
+            self.job.start(lambda job: label(images, ontology, target, see, config, formats, job))
         except Exception as error:
             return [_fault(error), *self._tick()[1:]]
         return self._tick()

@@ -48,7 +48,7 @@ class RunMaterial:
     images: int
     prompts: tuple[str, ...]
     sighting: Callable[[int], Sighting]
-    said: Mapping[str, Sequence[Review]]
+    said: Callable[[str], Sequence[Review]]
     decide: Callable[[DecideConfig, Ontology], Any]
 
 
@@ -184,7 +184,7 @@ class Playground:
         config, words, (width, height) = settings.config(self.material.decide), settings.applied(look.ontology), look.size_wh
         labels = decide(look.candidates, words, config, width, height)
         run = self.material.run
-        said = run.said.get(look.digest, ()) if run is not None and look.number is not None else ()
+        said = run.said(look.digest) if run is not None and look.number is not None else ()
         return apply_reviews(labels, said, words, width, height) if said else labels
 
     def picture(self, key: str) -> bytes | None:
@@ -195,7 +195,7 @@ class Playground:
 
     def save(self, ontology: Ontology, path: str) -> Path:
         """Write the ontology as YAML; a file that was not written here is not replaced."""
-        target = Path(path).expanduser().absolute()
+        target = typed_path(path).absolute()
         if target.suffix not in (".yaml", ".yml"):
             raise OntologyError(f"the file of an ontology ends in .yaml, got {path!r}")
         if not target.parent.is_dir():
@@ -229,6 +229,18 @@ class Playground:
             while len(self._looks) > LOOKS_IN_MEMORY:
                 self._looks.popitem(last=False)
         return look
+
+
+def typed_path(text: str) -> Path:
+    """The path that a person typed, of something that is there or not; raises ConfigError for one that nothing can have."""
+    try:
+        path = Path(text.strip()).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (OSError, RuntimeError, ValueError) as error:  # too long or forbidden, ~ of nobody, a NUL byte
+        raise ConfigError(f"{text!r} cannot be used as a path: {error}") from error
+    return path
 
 
 def _key(digest: str, see: SeeConfig, ontology: Ontology, where: str) -> str:

@@ -15,6 +15,7 @@ pytest.importorskip("gradio", reason="needs the extra [app]: pip install 'autodi
 
 from autodistill_grounded_sam.app.page import Page
 from autodistill_grounded_sam.app.playground import Playground
+from autodistill_grounded_sam.config import DecideConfig
 from autodistill_grounded_sam.errors import WeightsError
 from autodistill_grounded_sam.importing import import_dataset
 from autodistill_grounded_sam.playing import material_of
@@ -79,6 +80,18 @@ def test_the_other_side_begins_as_this_one() -> None:
     assert page._open_other({on.compare: True, **mine, **theirs})[3:] == list(mine.values())
     theirs = {on.b.lines: "box", on.b.negatives: "", on.b.detector: "mini", on.b.segmenter: "mini"}
     assert page._open_other({on.compare: True, **mine, **theirs})[3:] == list(theirs.values())
+
+
+def test_the_command_of_what_is_saved_names_the_other_settings_of_the_run(tmp_path: Path) -> None:
+    material = material_of(detector=FAKE["detector"], segmenter=FAKE["segmenter"], device="cpu", offline=True)
+    see = material.see.model_copy(update={"tiles": "auto", "views": ("flip", "scale"), "floor": 0.05})
+    decide = DecideConfig(box_threshold=0.5, duplicate_iou=0.5, min_margin=0.2)
+    page = Page(Playground(replace(material, see=see, decide=decide)), "/secret")
+    on = page._on
+    mine = (on.a.lines, on.a.negatives, on.a.detector, on.a.segmenter, on.scores, on.iou, on.containment)
+    told = page._write({**{one: one.value for one in mine}, on.path: str(tmp_path / "mine.yaml")})
+    assert "--tiles auto --views flip,scale --duplicate-iou 0.5" in told and "threshold" not in told
+    assert "The run also has floor 0.05, min_margin 0.2, for which `label` has no flag." in told
 
 
 def test_gradio_leaves_no_file_in_the_package() -> None:

@@ -184,10 +184,12 @@ def test_what_a_person_said_of_an_image_is_shown(tmp_path: Path) -> None:
     name = ONTOLOGY.class_names[int(labels.class_id[0])]
     box = tuple(float(edge) for edge in labels.xyxy[0])
     said = Review(image.id, image.digest, box, name, "rejected", "2026-11-26T12:00:00+00:00")  # type: ignore[arg-type]
-    append_reviews(out / "run" / "reviews.jsonl", [said])
     place = playground(out)
     look = place.look_at_run(number, place.material.see, place.material.ontology)
-    assert len(place.labels(look, place.start)) == len(labels) - 1
+    assert len(place.labels(look, place.start)) == len(labels)
+    append_reviews(out / "run" / "reviews.jsonl", [said])
+    for when in (place, playground(out)):  # said while the page is open, and before
+        assert len(when.labels(look, when.start)) == len(labels) - 1
 
 
 def test_pictures_are_upright_and_named_by_a_key_alone(tmp_path: Path) -> None:
@@ -227,6 +229,12 @@ def test_an_ontology_is_saved_and_no_file_of_others_is_replaced(tmp_path: Path) 
         place.save(ONTOLOGY, "mine.txt")
     with pytest.raises(OntologyError, match=r"there is no folder .*gone to save the ontology in"):
         place.save(ONTOLOGY, str(tmp_path / "gone" / "mine.yaml"))
+
+
+@pytest.mark.parametrize("path", ["~nobody-here/mine.yaml", "a\0b.yaml", "x" * 300 + ".yaml"])
+def test_a_path_that_nothing_can_have_is_told(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be used as a path: \S"):
+        playground().save(ONTOLOGY, path)
 
 
 def test_looks_are_let_go_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
