@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -159,13 +159,15 @@ class Sam3(SquareDetector):
         (transformers enlarges probabilities, which moves a border by a part of a pixel of the small mask.)"""
         import torch
 
-        assert answer.read is not None and answer.queries is not None
+        read, queries_of = cast(
+            "tuple[torch.Tensor, torch.Tensor]", (answer.read, answer.queries)
+        )  # kept, as masks were asked for
         one = slice(prompt, prompt + 1)
         with self._exactly():
             drawn = self._model.mask_decoder(
-                decoder_queries=answer.queries[one, torch.from_numpy(queries).to(answer.queries.device)].float(),
+                decoder_queries=queries_of[one, torch.from_numpy(queries).to(queries_of.device)].float(),
                 backbone_features=[level.float() for level in maps],
-                encoder_hidden_states=answer.read[one].float(),
+                encoder_hidden_states=read[one].float(),
                 prompt_features=answer.words.features[one],
                 prompt_mask=answer.words.mask[one],
             ).pred_masks[0]
