@@ -67,6 +67,12 @@ def look(page: Any, button: str = "Look") -> None:
     page.locator("figure.look:not([data-old]), .view .fault").first.wait_for()
 
 
+def settled(page: Any) -> None:
+    """Wait until nothing is asked of the server: gradio draws what is about to change at a fifth of its strength."""
+    page.wait_for_function("() => !document.querySelector('.pending, .generating')")
+    page.wait_for_function("() => document.getAnimations().every(one => !(one instanceof CSSTransition))")
+
+
 def field(page: Any, name: str) -> Any:
     """A text field by its name; what gradio explains of it is part of its label."""
     return page.get_by_label(re.compile(rf"^\s*{name}(?!, other side)")).first
@@ -252,12 +258,14 @@ def test_what_is_changed_while_models_look_is_what_is_shown_after(
 @pytest.mark.parametrize("width", [390, 1440])
 def test_axe_finds_no_serious_fault_and_all_fits_the_window(browser: Any, mini: Any, width: int, scheme: Any) -> None:
     page = opened(browser, mini, width, 844, color_scheme=scheme)
+    settled(page)
     assert grave_faults(page) == []
     page.get_by_label("Compare with other words or models").check()
     for name in ("Models, other side", "Duplicates", "Save the ontology"):
         page.locator("button.label-wrap", has_text=name).click()
     page.get_by_label("Show what was dropped").check()
     page.locator("tr.lost").first.wait_for()
+    settled(page)
     assert grave_faults(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
     shot(page, f"{width}_{scheme}")
