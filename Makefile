@@ -30,8 +30,8 @@ test: $(STAMP) lint
 quick: $(STAMP)
 	$(PYTEST) -m "not slow and not network and not gpu and not browser and not ray"
 
-# Comparisons with the code of other tools and of the models' authors, whose packages cannot all live in one environment with ours:
-# theirs is a second one that sees ours. Those of the authors pin old versions of what they need, hence --no-deps.
+# Comparisons with the code of other tools and of the models' authors, whose packages cannot all live in one environment with ours,
+# and the tests on a Ray cluster: theirs is a second environment that sees ours. Those of the authors pin old versions of what they need, hence --no-deps.
 PEERS = .venv-peers
 PEERS_STAMP = $(PEERS)/.installed
 
@@ -40,7 +40,7 @@ $(PEERS_STAMP): $(STAMP) Makefile
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > $(PEERS)/ours.pth
 	mv $(PEERS)/ours.pth "$$($(PEERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
 	$(PEERS)/bin/python -m pip install --quiet \
-		datasets datumaro fiftyone hydra-core iopath label-studio-sdk labelme 'moto[server]' rf-groundingdino s3fs timm webdataset
+		datasets datumaro fiftyone hydra-core iopath label-studio-sdk labelme 'moto[server]' 'ray[data]' rf-groundingdino s3fs timm webdataset
 	SAM2_BUILD_CUDA=0 $(PEERS)/bin/python -m pip install --quiet --no-deps --no-build-isolation \
 		sam2 segment-anything-hq
 	touch $(PEERS_STAMP)
@@ -48,6 +48,7 @@ $(PEERS_STAMP): $(STAMP) Makefile
 peers: $(PEERS_STAMP)
 	AGS_PEERS=1 OMP_NUM_THREADS=1 $(PEERS)/bin/python -m pytest -n $(WORKERS) --dist worksteal \
 		-m "not network and not gpu and not browser and not ray" $$(grep -rl "import peer" tests --include=*.py)
+	AGS_PEERS=1 OMP_NUM_THREADS=1 $(PEERS)/bin/python -m pytest -m ray  # each is a cluster of its own on all cores
 
 # What a person sees, driven in Chromium; pictures of it are in browser_shots/ then.
 browser: $(VENV)/.browser

@@ -1,4 +1,4 @@
-"""Packages of other tools and of models' authors, against which some tests compare; `make peers` installs them beside ours."""
+"""Packages of other tools and of models' authors that some tests need; `make peers` installs them beside ours."""
 
 from __future__ import annotations
 

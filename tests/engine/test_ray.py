@@ -23,6 +23,7 @@ from autodistill_grounded_sam.pipeline import label
 from autodistill_grounded_sam.protocols import Batch, WorkerSpec
 from autodistill_grounded_sam.testing import paint_folder
 from autodistill_grounded_sam.types import ImageRecord, Sighting, Status
+from tests.peers import peer
 from tests.run_kit import FAKE, ONTOLOGY, files
 
 DRIVER = """
@@ -57,7 +58,7 @@ def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    ray = pytest.importorskip("ray", reason="ray is not installed")
+    ray = peer("ray")
     ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
     yield ray
     ray.shutdown()
@@ -138,7 +139,7 @@ def test_more_workers_than_the_cluster_has_are_refused(images: Path, tmp_path: P
 def test_a_worker_killed_in_mid_run_is_replaced(
     images: Path, expected: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ray = pytest.importorskip("ray", reason="ray is not installed")
+    ray = peer("ray")
     ray.shutdown()
     monkeypatch.setenv("AGS_FAKE_SECONDS", "0.3")
     monkeypatch.setenv("AGS_FAKE_LOG", str(tmp_path / "log"))
