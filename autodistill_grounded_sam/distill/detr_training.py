@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
+from autodistill_grounded_sam.distill.detr_answers import answer, predicted
 from autodistill_grounded_sam.distill.detr_dataset import TrainingSet, read_pixels
 from autodistill_grounded_sam.distill.detr_models import Detr
 from autodistill_grounded_sam.distill.detr_recipe import Recipe
-from autodistill_grounded_sam.distill.detr_student import answer, predicted
 from autodistill_grounded_sam.distill.detr_views import View, draw_view
 from autodistill_grounded_sam.errors import ConfigError
 from autodistill_grounded_sam.evaluate.average_precision import Kind, average_precision

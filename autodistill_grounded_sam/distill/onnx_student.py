@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from autodistill_grounded_sam.distill.detr_answers import USUAL_CONFIDENCE, Raw, predicted
 from autodistill_grounded_sam.distill.detr_models import Detr, Inputs
-from autodistill_grounded_sam.distill.detr_student import USUAL_CONFIDENCE, Raw, predicted
-from autodistill_grounded_sam.distill.students import StudentPrediction
+from autodistill_grounded_sam.distill.prediction import StudentPrediction
 from autodistill_grounded_sam.errors import ConfigError, MissingExtraError, WeightsError
 from autodistill_grounded_sam.types import RgbImage
 

@@ -5,25 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from autodistill_grounded_sam.distill.choosing import is_ultralytics
+from autodistill_grounded_sam.distill.prediction import StudentPrediction
 from autodistill_grounded_sam.errors import WeightsError
 from autodistill_grounded_sam.images import read_image
-from autodistill_grounded_sam.types import Float32, RgbImage, Rle, TrainResult
-
-MOST_OBJECTS = 100  # of an image, as COCO counts them
-
-
-class StudentPrediction(NamedTuple):
-    """What a student sees in one image, best first: `xyxy` (n, 4) pixels of the upright image, `rles` None for a box model."""
-
-    image: str
-    width: int
-    height: int
-    class_names: list[str]
-    xyxy: Float32
-    rles: list[Rle] | None
-    scores: Float32
+from autodistill_grounded_sam.types import RgbImage, TrainResult
 
 
 class Student(Protocol):
@@ -35,7 +23,7 @@ class Student(Protocol):
     def predict(
         self, image_rgb: RgbImage, *, confidence: float = 0.25, imgsz: int | None = None, name: str = ""
     ) -> StudentPrediction:
-        """What is seen in one upright RGB image; at most `MOST_OBJECTS`. `imgsz` None: as it was trained."""
+        """What is seen in one upright RGB image; at most 100 objects. `imgsz` None: as it was trained."""
 
     def export(self, form: str) -> Path:
         """Write the student beside its weights in another form (`onnx`) and return the file."""
@@ -53,8 +41,6 @@ def load_student(weights: str | Path, *, device: str = "auto", offline: bool | N
 
     Raises WeightsError where there are none, or none that were trained; MissingExtraError for a kind that is not installed.
     """
-    from autodistill_grounded_sam.distill.choosing import is_ultralytics
-
     if is_ultralytics(str(weights)):
         from autodistill_grounded_sam.distill.ultralytics_target import UltralyticsStudent
 

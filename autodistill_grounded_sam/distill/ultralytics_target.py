@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from autodistill_grounded_sam.about import About
-from autodistill_grounded_sam.distill.students import MOST_OBJECTS, StudentPrediction
+from autodistill_grounded_sam.distill.prediction import MOST_OBJECTS, StudentPrediction
 from autodistill_grounded_sam.distill.ultralytics_setup import (
     build_model,
     first_line,

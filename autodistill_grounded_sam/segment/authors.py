@@ -15,7 +15,8 @@ from autodistill_grounded_sam.errors import ConfigError, MissingExtraError, Weig
 from autodistill_grounded_sam.loading import Precision, inference
 from autodistill_grounded_sam.masks import encode_mask
 from autodistill_grounded_sam.plugins import ORIGINAL
-from autodistill_grounded_sam.segment.official import OF_HQ, config_of, read_state
+from autodistill_grounded_sam.segment.official import OF_HQ, config_of
+from autodistill_grounded_sam.segment.official_state import read_state
 from autodistill_grounded_sam.segment.sam import boxes_to_ask, without_masks
 from autodistill_grounded_sam.types import Candidates, RgbImage
 from autodistill_grounded_sam.weights import find_weights

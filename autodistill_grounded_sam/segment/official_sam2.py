@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autodistill_grounded_sam.errors import WeightsError
-from autodistill_grounded_sam.segment.official import (
+from autodistill_grounded_sam.segment.official_state import (
     DECODER_HEADS,
     RENAMED_IN_BOTH,
     State,

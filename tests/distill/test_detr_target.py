@@ -313,7 +313,7 @@ def test_predict__confidence_and_size(trained: TrainResult, painted: Path) -> No
 
 
 def test_what_a_model_answers_is_put_on_the_picture() -> None:
-    from autodistill_grounded_sam.distill.detr_student import Raw, predicted
+    from autodistill_grounded_sam.distill.detr_answers import Raw, predicted
 
     logits = np.full((3, 2), -9, np.float32)
     logits[1, 1], logits[2, 0] = 2, 1

@@ -234,11 +234,12 @@ def test_equals_the_authors_predictor_on_real_photographs(reference, shared, gue
 @pytest.mark.parametrize(("build", "width"), [("vit_b", 768), ("vit_l", 1024), ("vit_h", 1280)])
 def test_every_released_size_loads_from_the_authors_file(build, width):
     registry = peer("segment_anything_hq").sam_model_registry
-    from autodistill_grounded_sam.segment.official import config_of, transformers_names
+    from autodistill_grounded_sam.segment.official import RENAMED, config_of
+    from autodistill_grounded_sam.segment.official_state import transformers_names
 
     with torch.device("meta"):  # shapes alone
         state = registry[build]().state_dict()
         ours = SamHQModel(config_of(state, Path("sam_hq.pth"))).state_dict()
-        renamed = transformers_names(state)
+        renamed = transformers_names(state, RENAMED)
     assert {key: value.shape for key, value in renamed.items()} == {key: value.shape for key, value in ours.items()}
     assert ours["mask_decoder.compress_vit_conv1.weight"].shape[0] == width
