@@ -16,10 +16,12 @@ import pytest
 
 from autodistill_grounded_sam import pipeline
 from autodistill_grounded_sam.errors import DatasetError, WrongRunError
+from autodistill_grounded_sam.reporting import write_report
 from autodistill_grounded_sam.review.server import ReviewServer
 from autodistill_grounded_sam.reviewing import merge_reviews, open_review
 from autodistill_grounded_sam.reviews import read_all_reviews, read_reviews
 from tests.review.review_kit import (
+    ONTOLOGY,
     answer_of,
     ask,
     dataset_of,
@@ -219,6 +221,47 @@ def test_what_was_decided_is_not_asked_again(out: Path) -> None:
         assert stop["stop"] not in [one["stop"] for one in ask(server, "stops?after=-1&count=8")["stops"]]
     with page_of(out) as server:
         assert ask(server, "about")["left"] == left
+
+
+def test_a_label_for_which_another_object_was_put_is_not_asked_about(out: Path) -> None:
+    with page_of(out) as server:
+        stop, circle, square = next(
+            (stop, circle, square)
+            for stop in every_stop(server)
+            for circle in stop["image"]["labels"]
+            for square in stop["image"]["labels"]
+            if (circle["class"], square["class"]) == ("circle", "square")
+        )
+        left = ask(server, "about")["left"]
+        decide(server, stop, "corrected", circle, to_class="square", to_xyxy=square["xyxy"])
+        assert ask(server, "about")["left"] == left - 2
+        asked = {(one["image"]["number"], number) for one in left_stops(server) for number in one["labels"]}
+        assert not asked & {(stop["image"]["number"], one["number"]) for one in (circle, square)}
+    page = write_report(out).path.read_text("utf-8")
+    assert json.dumps(square["xyxy"])[1:-1] not in page.replace("&#34;", '"')
+
+
+def left_stops(server: ReviewServer) -> list[dict[str, Any]]:
+    stops: list[dict[str, Any]] = []
+    while found := ask(server, f"stops?after={stops[-1]['stop'] if stops else -1}&count=8")["stops"]:
+        stops += found
+    return stops
+
+
+def test_an_image_that_was_closed_is_asked_about_for_a_class_that_came_later(out: Path) -> None:
+    config, _ = pipeline.last_settings(out)
+    pipeline.redecide(out, config, {"red circle": "circle"})
+    with page_of(out) as server:
+        for number in sorted({stop["image"]["number"] for stop in every_stop(server)}):
+            decide(server, {"stop": 0, "image": {"number": number}}, "complete")
+        assert ask(server, "about")["left"] == 0
+    pipeline.redecide(out, config, ONTOLOGY)
+    with page_of(out) as server:
+        stops = left_stops(server)
+        labels = [stop["image"]["labels"][number] for stop in stops for number in stop["labels"]]
+        asked = [label["class"] for label in labels if label["verdict"] is None]
+        empty = [stop for stop in stops if not stop["labels"]]
+        assert set(asked) == {"square"} and len(asked) + len(empty) == ask(server, "about")["left"]
 
 
 def test_twins_of_the_same_bytes_are_decided_together(tmp_path: Path) -> None:
