@@ -57,6 +57,30 @@ def test_the_whole_of_an_image_by_keyboard_alone(browser: Any, out: Path) -> Non
     assert {"corrected", "added", "complete"} <= set(verdicts)
 
 
+def test_a_box_that_was_begun_is_never_that_of_the_next_label(browser: Any, out: Path) -> None:
+    with page_of(out) as server, reviewing(browser, server.url) as page:
+        while page.locator("#labels li").count() < 2:
+            page.keyboard.press("ArrowRight")
+            page.wait_for_timeout(50)
+        for leave in ("a", "j", "x"):
+            page.keyboard.press("b")
+            page.keyboard.press("ArrowRight")
+            page.keyboard.press(leave)
+            page.keyboard.press("Enter")  # would keep the box
+            page.wait_for_timeout(50)
+        kept(page)
+    assert "corrected" not in {one.verdict for one in read_reviews(out / "run" / "reviews.jsonl")}
+
+
+def test_keyboards_of_other_letters(browser: Any, out: Path) -> None:
+    with page_of(out) as server, reviewing(browser, server.url) as page:
+        image = page.locator("#where").inner_text()
+        type_key = "([key, code]) => document.body.dispatchEvent(new KeyboardEvent('keydown', { key, code, bubbles: true }))"
+        page.evaluate(type_key, ["ч", "KeyX"])
+        kept(page)
+    assert [(one.image, one.verdict) for one in read_reviews(out / "run" / "reviews.jsonl")] == [(image, "rejected")]
+
+
 def test_by_touch_on_a_phone(browser: Any, out: Path) -> None:
     with page_of(out) as server, reviewing(browser, server.url, **PHONE) as page:
         image = page.locator("#where").inner_text()
