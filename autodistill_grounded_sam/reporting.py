@@ -136,7 +136,7 @@ class _Asking:
 
         def example(row: int) -> Example:
             if not len(labels):
-                return whole_example(image, candidates, labels)
+                return whole_example(image, candidates, labels, self._decision.ontology)
             shown = example_of(image, candidates, labels, int(labels.candidate[row]))
             class_id, score, margin = int(labels.class_id[row]), float(labels.score[row]), float(labels.margin[row])
             return replace(shown, class_id=class_id, score=score, margin=margin)

@@ -131,7 +131,9 @@ class Gatherer:
             self._all.states[labels.state] += 1
             self._all.objects[min(len(labels), MOST_COUNTED)] += 1
             if labels.state in self._whole:
-                self._whole[labels.state].offer(float(draw), draw, partial(whole_example, image, candidates, labels))
+                self._whole[labels.state].offer(
+                    float(draw), draw, partial(whole_example, image, candidates, labels, self._ontology)
+                )
         sizes = [(image.width, image.height) for image, *_ in block.images]
         known = [self._all.smallest_wh] if self._all.smallest_wh != (0, 0) else []
         self._all.smallest_wh = min([*known, *sizes], key=prod)

@@ -10,6 +10,8 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
+from autodistill_grounded_sam.decide.scores import score_classes
+from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.types import Candidates, ImageRecord, Labels, Reason, Rle
 
 Box = tuple[float, float, float, float]
@@ -90,10 +92,11 @@ def draws_of(digests: list[str], counts: npt.NDArray[np.intp]) -> Draws:
     return drawn
 
 
-def whole_example(image: ImageRecord, candidates: Candidates, labels: Labels) -> Example:
-    """The image with all its labels, and the best score of its candidates."""
+def whole_example(image: ImageRecord, candidates: Candidates, labels: Labels, ontology: Ontology) -> Example:
+    """The image with all its labels, and the best score of any of its candidates for any class."""
     shapes = tuple(_label_shape(labels, row) for row in range(len(labels)))
-    return Example(image, score=float(candidates.scores.max(initial=0.0)), neighbours=shapes)
+    best = score_classes(candidates.scores, ontology).score.max(initial=0.0)
+    return Example(image, score=float(best), neighbours=shapes)
 
 
 def example_of(image: ImageRecord, candidates: Candidates, labels: Labels, number: int) -> Example:

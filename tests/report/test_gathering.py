@@ -133,3 +133,11 @@ def test_no_image_and_images_without_a_candidate() -> None:
     gatherer.add(seen_nothing := see(0)[0], Candidates.none(4), Labels.nothing(), "train")
     gathered = gatherer.result()
     assert gathered.states[State.EMPTY] == 1 and gathered.whole[State.EMPTY][0].image == seen_nothing
+
+
+def test_the_best_candidate_of_an_image_is_that_of_a_class_and_no_negative() -> None:
+    image, box = see(0)[0], np.array([[1, 1, 9, 9]], np.float32)
+    candidates = Candidates(box, np.array([[0.2, 0.3, 0.1, 0.9]], np.float32))  # the last prompt is the negative
+    gatherer = Gatherer(ONTOLOGY, THRESHOLDS, SHOWN)
+    gatherer.add(image, candidates, decide(candidates, ONTOLOGY, CONFIG, WIDTH, HEIGHT), "train")
+    assert gatherer.result().whole[State.EMPTY][0].score == pytest.approx(0.3)
