@@ -128,7 +128,7 @@ class _Frame:
         way = cv2.INTER_AREA if fine[0] < x2 - x1 else cv2.INTER_LINEAR
         sampled = cv2.resize(inside, fine, interpolation=way) > 127
         outlines, _ = cv2.findContours(sampled.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        return "".join(_closed(cv2.approxPolyDP(outline, tolerance, True).reshape(-1, 2)) for outline in outlines)
+        return "".join(_closed(_simpler(outline, tolerance)) for outline in outlines)
 
     def _box_path(self, xyxy: Box) -> str:
         x1, y1, x2, y2 = self.piece
@@ -137,6 +137,14 @@ class _Frame:
         limits = np.array(self.size) * FINE
         placed = np.clip((corners - (x1, y1)) * scale, 0, limits).round().astype(np.int64)
         return _closed(placed) if (np.ptp(placed, axis=0) > 0).all() else ""
+
+
+def _simpler(ring: npt.NDArray[np.int32], tolerance: float) -> npt.NDArray[np.int32]:
+    """The corners (k, 2) of a ring (n, 1, 2) that strays so much; thin ones less, or a pixel would become its diagonal."""
+    import cv2
+
+    corners: npt.NDArray[np.int32] = cv2.approxPolyDP(ring, min(tolerance, np.ptp(ring, axis=(0, 1)).min() / 4), True)[:, 0]
+    return corners
 
 
 def _closed(corners: npt.NDArray[np.integer]) -> str:

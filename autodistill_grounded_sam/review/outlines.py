@@ -32,6 +32,7 @@ def _outline(height: int, width: int, counts: str) -> str:
     rings, _ = cv2.findContours(np.repeat(crop.view(np.uint8), 2, axis=0), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     parts = []
     for ring in rings:
-        points = cv2.approxPolyDP(ring, TOLERANCE, True)[:, 0, ::-1] / 2 + (left + 0.25, top + 0.25)
+        tolerance = min(TOLERANCE, np.ptp(ring, axis=(0, 1)).min() / 4)  # or a thin one would become its diagonal
+        points = cv2.approxPolyDP(ring, tolerance, True)[:, 0, ::-1] / 2 + (left + 0.25, top + 0.25)
         parts.append("M" + "L".join(f"{x:g} {y:g}" for x, y in points.tolist()) + "Z")
     return "".join(parts)

@@ -65,6 +65,15 @@ def test_a_hole_stays_a_hole_and_parts_stay_parts() -> None:
     assert not painted(picture.own, picture)[100 * FINE, 100 * FINE]
 
 
+@pytest.mark.parametrize(("high", "wide"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_a_speck_is_a_square_and_no_diagonal(high: int, wide: int) -> None:
+    mask = np.zeros((40, 40), np.bool_)
+    mask[20 : 20 + high, 10 : 10 + wide] = True
+    box = (10.0, 20.0, 10.0 + wide, 20.0 + high)
+    picture = draw(np.zeros((40, 40, 3), np.uint8), Example(record(40, 40), Shape(box, encode_mask(mask))))
+    assert painted(picture.own, picture).sum() == high * wide * FINE**2
+
+
 def test_without_a_mask_the_box_is_drawn_and_beside_the_piece_nothing() -> None:
     far = Shape((900, 900, 950, 950))
     picture = draw(np.zeros((1000, 1000, 3), np.uint8), Example(record(1000, 1000), Shape((10, 20, 60, 80)), neighbours=(far,)))
