@@ -129,8 +129,12 @@ class _Asking:
     def __init__(self, decision: Decision) -> None:
         self._decision, self._front = decision, Front[Example](SHOWN)
         self._doubts = Doubts.of(decision.ontology, decision.config, decision.store.run / QUEUE_FILE)
+        self._met: set[str] = set()  # digests: two copies of one file are decided together
 
     def add(self, number: int, image: ImageRecord, candidates: Candidates, labels: Labels) -> None:
+        if image.digest in self._met:
+            return
+        self._met.add(image.digest)
         rows = self._undecided(labels, self._decision.reviews.get(image.digest, ()))
         doubts = self._doubts(image.digest, candidates, labels)[rows]
 

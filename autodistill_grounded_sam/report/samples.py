@@ -58,7 +58,7 @@ class Example:
 @dataclass
 class Shortlist:
     """The `size` examples of the lowest keys, lowest first; equal keys stand in the order of `draw`, which is never twice the
-    same. An example is made only if it comes in."""
+    same but for images of the same bytes, of which one is enough. An example is made only if it comes in."""
 
     size: int
     _held: list[tuple[float, int, Example]] = field(default_factory=list)
@@ -73,6 +73,8 @@ class Shortlist:
         return tuple(example for _, _, example in self._held)
 
     def offer(self, key: float, draw: int, make: Callable[[], Example]) -> None:
+        if (key, draw) in (held[:2] for held in self._held):
+            return
         if self.size and (len(self._held) < self.size or (key, draw) < self._held[-1][:2]):
             insort(self._held, (key, draw, make()), key=lambda held: held[:2])
             del self._held[self.size :]
