@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from autodistill_grounded_sam.errors import ImageReadError
-from autodistill_grounded_sam.images import read_image
+from autodistill_grounded_sam.images import read_labelled
 from autodistill_grounded_sam.masks import decode_mask
 from autodistill_grounded_sam.report.samples import Box, Example, Shape
 from autodistill_grounded_sam.types import ImageRecord, RgbImage, Rle
@@ -180,11 +180,10 @@ def _around(xyxy: Box, side: float, width: int, height: int) -> tuple[int, int, 
 
 def _readable(image: ImageRecord) -> RgbImage | None:
     try:
-        image_rgb = read_image(image)
+        return read_labelled(image)
     except ImageReadError as error:
         logger.info("%s is not shown in the report: %s", image.id, error)
         return None
-    return image_rgb if image_rgb.shape[:2] == (image.height, image.width) else None  # another file lies there by now
 
 
 def _data_url(picture: Image.Image) -> str:

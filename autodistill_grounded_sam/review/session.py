@@ -17,7 +17,7 @@ import numpy as np
 from autodistill_grounded_sam.decide.reviewed import apply_reviews, closed_classes, match_reviews, without_a_word
 from autodistill_grounded_sam.drawing import PALETTE
 from autodistill_grounded_sam.errors import DatasetError
-from autodistill_grounded_sam.images import read_image, upright_bytes
+from autodistill_grounded_sam.images import read_labelled, upright_bytes
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.review.merging import check_review
 from autodistill_grounded_sam.review.outlines import outline
@@ -165,7 +165,7 @@ class Session:
         if segment is None or review is None or review.stands is None:
             return {"image": self.image(number), "masked": False, **self._progress()}
         image = self._run.lookup[number].image
-        rle = segment(read_image(image), review.stands[0])
+        rle = segment(read_labelled(image), review.stands[0])
         with self._lock:
             if rle is not None and self._drawn_at(digest, xyxy, class_name) == review:  # not undone meanwhile
                 self._append(digest, [replace(review, mask=rle, time=self._now())])
@@ -291,7 +291,7 @@ class Session:
         if max(image.width, image.height) <= side:
             content, suffix = upright_bytes(image)
             return content, _MIME[suffix]
-        picture = Image.fromarray(read_image(image))
+        picture = Image.fromarray(read_labelled(image))
         picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=JPEG_QUALITY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from pathlib import Path
@@ -88,10 +89,11 @@ def test_of_a_duplicate_the_one_it_lost_to_is_in_the_picture() -> None:
 
 def test_what_does_not_fit_or_cannot_be_read_has_no_picture(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "image.png")
-    here, gone = record(64, 64, tmp_path), ImageRecord("gone.png", "1" * 64, tmp_path, 64, 64)
+    digest = hashlib.sha256((tmp_path / "image.png").read_bytes()).hexdigest()
+    here, gone = ImageRecord("image.png", digest, tmp_path, 64, 64), ImageRecord("gone.png", "1" * 64, tmp_path, 64, 64)
     Image.new("RGB", (64, 64)).save(tmp_path / "other.png")
-    other_size = ImageRecord("other.png", "2" * 64, tmp_path, 32, 32)
-    examples = [Example(here), Example(gone), Example(here, Shape((1, 1, 9, 9))), Example(other_size)]
+    other = ImageRecord("other.png", "2" * 64, tmp_path, 64, 64)  # of the same size, of other bytes
+    examples = [Example(here), Example(gone), Example(here, Shape((1, 1, 9, 9))), Example(other)]
     first, missing, second, changed = draw_pictures(examples, 10**6)
     assert first and second and missing is None and changed is None
     assert [one is None for one in draw_pictures(examples, first.bytes)] == [False, True, True, True]
