@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, content = refused.status, _json({"error": str(refused)})
         except OSError as error:  # before ours, some of which are OSErrors: an image that cannot be read, a full disk
             status, content = HTTPStatus.INTERNAL_SERVER_ERROR, _json({"error": str(error)})
-        except (GroundedSamError, ValueError, KeyError, TypeError) as error:
+        except (GroundedSamError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             status, content = HTTPStatus.BAD_REQUEST, _json({"error": str(error)})
         except Exception as error:  # a segmenter may raise anything, and the page must not be left without an answer
             logger.exception("a fault of the program behind the review page")
@@ -121,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = session.about()
         elif path == "stops":
             flags = {name: query.get(name) == "1" for name in ("every", "back")}
-            answer = session.stops(int(query["after"]), min(int(query["count"]), 8), **flags)
+            answer = session.stops(int(query["after"]), min(max(int(query["count"]), 0), 8), **flags)
         else:
             raise _Refused(HTTPStatus.NOT_FOUND, "not found")
         return _json(answer), "application/json", "no-store"

@@ -140,7 +140,9 @@ class Session:
             lines = self._lines(sighting.image, image, labels, wish)
             digest = sighting.image.digest
             had = {review.key: review for review in self._said.get(digest, ())}
-            keys = {review.key for review in lines} | (had.keys() if wish.get("verdict") == "empty" else set())
+            keys = {review.key for review in lines}
+            if "empty" in {wish.get("verdict"), *(had[key].verdict for key in keys & had.keys())}:
+                keys |= had.keys()  # all of which `empty` voids, now or when it is said again by undo
             self._append(digest, lines)
             self._steps.append(_Step(stop, number, {key: had.get(key) for key in keys}))
         return {"image": self.image(number), **self._progress()}
@@ -154,6 +156,7 @@ class Session:
             record = self._run.lookup[step.image].image
             gone = [Review(record.id, *key, "withdrawn", now) for key, before in step.before.items() if before is None]
             back = [replace(before, time=now) for before in step.before.values() if before is not None]
+            back.sort(key=lambda review: review.xyxy is not None)  # `empty` voids what stands before it
             self._append(record.digest, [*gone, *back])
             self._steps.pop()
         return {**self.stop(step.stop), "image": self.image(step.image), **self._progress()}

@@ -258,6 +258,13 @@ def test_undo_takes_back_step_by_step_to_the_very_labels_of_before(server: Revie
     assert ask(server, "about")["left"] == ask(server, "about")["total"]
 
 
+def test_undo_of_what_opened_an_empty_image_leaves_it_as_it_was(server: ReviewServer, out: Path) -> None:
+    stop = with_labels(every_stop(server), 2)
+    emptied = decide(server, stop, "empty")["image"]
+    decide(server, stop, "added", xyxy=[2, 3, 20, 25], **{"class": "square"})
+    assert ask(server, "undo", {})["image"] == emptied
+
+
 def test_what_was_decided_is_not_asked_again(out: Path) -> None:
     with page_of(out) as server:
         about, stop = ask(server, "about"), every_stop(server)[0]

@@ -125,4 +125,12 @@ def test_what_is_no_decision_is_told_and_not_kept(server: ReviewServer, decision
 def test_other_verbs_and_paths(server: ReviewServer) -> None:
     assert answer_of(server.url + "about", {})[0] == 404
     assert answer_of(server.url + "nowhere")[0] == 404
-    assert answer_of(server.url + "decide", b"[1, 2")[0] == 400
+    for body in (
+        b"[1, 2",
+        b"[1, 2]",
+        b"[" * 60_000,
+        b'{"stop": 1e999, "image": 0, "decision": {}}',
+        b'{"stop": 0, "image": 0, "decision": 7}',
+    ):
+        assert answer_of(server.url + "decide", body)[0] == 400
+    assert ask(server, "stops?after=-1&count=-1")["stops"] == []
