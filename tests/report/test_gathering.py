@@ -136,6 +136,17 @@ def test_no_image_and_images_without_a_candidate() -> None:
     assert gathered.states[State.EMPTY] == 1 and gathered.whole[State.EMPTY][0].image == seen_nothing
 
 
+def test_labels_that_wait_for_review_are_on_no_side_of_the_split(seen: Seen) -> None:
+    gatherer = Gatherer(ONTOLOGY, THRESHOLDS, SHOWN)
+    first, second = [row for row in seen if len(row[2])][:2]
+    gatherer.add(*first, "train")
+    image, candidates, labels = second
+    gatherer.add(image, candidates, replace(labels, state=State.REVIEW), "valid")
+    gathered = gatherer.result()
+    assert gathered.sides.sum(axis=0).tolist() == [len(first[2]), 0]
+    assert gathered.labels.sum() == len(first[2]) + len(labels)
+
+
 def test_of_images_of_the_same_bytes_one_is_shown(seen: Seen) -> None:
     gatherer = Gatherer(ONTOLOGY, THRESHOLDS, SHOWN)
     for number, (image, candidates, labels) in enumerate([row for row in seen[:12] for _ in range(3)]):
