@@ -29,6 +29,7 @@ WEBP_QUALITY = 72
 FINE = 2  # outlines lie on a grid of half pixels of the embedded picture
 TOLERANCE = 1.0  # of an outline, in steps of that grid
 LOOSE = 2.5  # of the outlines of neighbours
+SMALL = 32  # steps; smaller ones are looked at closely: a disc would be an octagon, a pixel its diagonal
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,11 @@ class _Frame:
 
 
 def _simpler(ring: npt.NDArray[np.int32], tolerance: float) -> npt.NDArray[np.int32]:
-    """The corners (k, 2) of a ring (n, 1, 2) that strays so much; thin ones less, or a pixel would become its diagonal."""
+    """The corners (k, 2) of a ring (n, 1, 2) that strays so much, small ones less."""
     import cv2
 
-    corners: npt.NDArray[np.int32] = cv2.approxPolyDP(ring, min(tolerance, np.ptp(ring, axis=(0, 1)).min() / 4), True)[:, 0]
+    own = tolerance * min(1.0, np.ptp(ring, axis=(0, 1)).min() / SMALL)
+    corners: npt.NDArray[np.int32] = cv2.approxPolyDP(ring, own, True)[:, 0]
     return corners
 
 

@@ -455,7 +455,8 @@ function shade(image) {
   const [x1, y1, x2, y2] = focus.xyxy;
   const pad = Math.max(x2 - x1, y2 - y1) * 0.12;
   const far = Math.max(image.width, image.height) * 10;
-  return `M${-far} ${-far}H${far}V${far}H${-far}ZM${x1 - pad} ${y1 - pad}H${x2 + pad}V${y2 + pad}H${x1 - pad}Z`;
+  const [left, top, right_, bottom] = clip([x1 - pad, y1 - pad, x2 + pad, y2 + pad]);
+  return `M${-far} ${-far}H${far}V${far}H${-far}ZM${left} ${top}H${right_}V${bottom}H${left}Z`;
 }
 
 function mark(group, one, isFocus) {
