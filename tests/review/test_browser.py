@@ -106,6 +106,7 @@ def test_a_fault_is_told_in_words(browser: Any, out: Path) -> None:
         page.context.set_offline(True)
         page.keyboard.press("x")
         page.get_by_role("alertdialog").get_by_text("does not answer").wait_for()
+        page.get_by_role("alertdialog").get_by_text("were not kept: 1 at most").wait_for()
     assert not (out / "run" / "reviews.jsonl").exists()
 
 

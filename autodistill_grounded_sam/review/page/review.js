@@ -44,14 +44,15 @@ function send(path, body) {
   waiting += 1;
   const sent = line.then(() => ask(path, body));
   line = sent.catch(() => {});
-  return sent.finally(() => { waiting -= 1; }).then((answer) => { progress(answer); return answer; }, (error) => { fail(error); throw error; });
+  return sent.finally(() => { waiting -= 1; }).then((answer) => { progress(answer); return answer; }, (error) => { fail(error, waiting + 1); throw error; });
 }
 
-function fail(error) {
+function fail(error, lost = waiting) {
+  if ($("fault").open) return; // the first one knows what was on its way
   $("fault-text").textContent = error instanceof TypeError
-    ? "The program behind this page does not answer. Start `grounded-sam review` again; what was kept before is safe."
+    ? `The program behind this page does not answer. Start \`grounded-sam review\` again; what was kept before is safe. The last decisions here were not kept: ${lost} at most.`
     : error.message;
-  if (!$("fault").open) $("fault").showModal();
+  $("fault").showModal();
 }
 
 function progress(answer) {
