@@ -142,10 +142,10 @@ class _Handler(BaseHTTPRequestHandler):
         """The JSON object that was sent. Another site's page could send a form, but not this type without being asked first."""
         if self.headers.get_content_type() != "application/json":
             raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
-        length = int(self.headers.get("Content-Length") or -1)
-        if not 0 <= length <= MOST_BYTES:
-            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MOST_BYTES} bytes")
-        return dict(json.loads(self.rfile.read(length)))
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length[:20]) > MOST_BYTES:
+            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MOST_BYTES} bytes, and their number")
+        return dict(json.loads(self.rfile.read(int(length))))
 
     def _send(self, status: HTTPStatus, content: bytes, mime: str, caching: str) -> None:
         self.send_response(status)
