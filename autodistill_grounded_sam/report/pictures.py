@@ -28,7 +28,7 @@ SIDE_PX = 320  # the longest of an embedded picture
 WEBP_QUALITY = 72
 FINE = 2  # outlines lie on a grid of half pixels of the embedded picture
 TOLERANCE = 1.0  # of an outline, in steps of that grid
-LOOSE = 2.5  # of the outlines of neighbours
+LOOSE = 1.5  # of the outlines of neighbours
 SMALL = 32  # steps; smaller ones are looked at closely: a disc would be an octagon, a pixel its diagonal
 
 
