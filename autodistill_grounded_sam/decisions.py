@@ -100,7 +100,7 @@ class Decision:
         store = Store(Path(run))
         last = LastDecision.of(store)
         if ontology is None and last.ontology is None:
-            raise WrongRunError(f"nothing was decided in {store.run} yet; give the ontology")
+            raise WrongRunError(f"nothing was decided in {store.run} yet: run `label` again, or `decide` with --ontology")
         words = Ontology.from_document(last.ontology or {}) if ontology is None else Ontology.load(ontology)
         never_asked = [prompt for prompt in words.prompts if prompt not in store.prompts]
         if never_asked:

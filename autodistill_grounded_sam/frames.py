@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from autodistill_grounded_sam.errors import ConfigError, NoImagesError, WrongPlaceError
-from autodistill_grounded_sam.images import VIDEO_SUFFIXES, from_bgr
+from autodistill_grounded_sam.image_modes import from_bgr
+from autodistill_grounded_sam.images import VIDEO_SUFFIXES
 from autodistill_grounded_sam.similar import NEAR_BITS, dhash, differing_bits
 from autodistill_grounded_sam.store.files import disk_errors, write_json
 

@@ -21,7 +21,8 @@ from autodistill_grounded_sam.config import Config, DecideConfig, LabelConfig, c
 from autodistill_grounded_sam.datasets import read_yolo_image, yolo_class_names, yolo_image_paths
 from autodistill_grounded_sam.engine.worker import SeeWorker
 from autodistill_grounded_sam.errors import ConfigError
-from autodistill_grounded_sam.images import from_bgr, read_image, read_pil
+from autodistill_grounded_sam.image_modes import from_bgr
+from autodistill_grounded_sam.images import read_image, read_pil
 from autodistill_grounded_sam.masks import decode_mask
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.types import DatasetImage, RgbImage

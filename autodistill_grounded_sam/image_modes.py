@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
-from autodistill_grounded_sam.errors import ImageReadError
+from autodistill_grounded_sam.errors import ConfigError, ImageReadError
 from autodistill_grounded_sam.types import RgbImage
 
 BACKGROUND = (255, 255, 255)  # what transparent pixels are blended on
@@ -230,6 +230,26 @@ def _png_exif(file: BinaryIO) -> bytes:
         file.seek(length + 4, 1)
     file.seek(here)
     return found
+
+
+def from_bgr(array: npt.NDArray[Any]) -> RgbImage:
+    """An array as OpenCV reads it to RGB (height, width, 3): uint8 BGR, gray (height, width), or BGRA (blended on white)."""
+    if (
+        not isinstance(array, np.ndarray)
+        or array.dtype != np.uint8
+        or array.size == 0
+        or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)))
+    ):
+        got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ConfigError(
+            "an image array must be uint8 in 0..255, BGR (height, width, 3), gray (height, width) or BGRA (height, width, 4), "
+            f"got {got}; hand over a path or a PIL image to have it converted"
+        )
+    if array.ndim == 3 and array.shape[2] == 4:
+        return to_rgb(Image.fromarray(np.ascontiguousarray(array[:, :, [2, 1, 0, 3]])))[0]
+    if array.ndim == 3 and array.shape[2] == 3:
+        return np.ascontiguousarray(array[:, :, ::-1])
+    return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
 
 
 def fault(error: Exception, format_name: str) -> ImageReadError:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autodistill_grounded_sam.decide.reviewed import match_reviews
+from autodistill_grounded_sam.decide.reviewed import closed_classes, without_a_word
 from autodistill_grounded_sam.decisions import QUALITY_FILE, REPORT_FILE, Decision, Tally, read_calibration
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, WrongPlaceError, WrongRunError
 from autodistill_grounded_sam.report.asking import SHOWN
@@ -22,7 +22,7 @@ from autodistill_grounded_sam.report.gathering import Gatherer
 from autodistill_grounded_sam.report.page import MARK, render, shown_of_each_class
 from autodistill_grounded_sam.report.samples import Example, example_of, whole_example
 from autodistill_grounded_sam.review.queue import Doubts, Front
-from autodistill_grounded_sam.reviews import OF_IMAGES, Review
+from autodistill_grounded_sam.reviews import Review
 from autodistill_grounded_sam.store.files import write_whole
 from autodistill_grounded_sam.store.lock import RunLock
 from autodistill_grounded_sam.store.store import find_run, read_json
@@ -129,14 +129,18 @@ class _Asking:
     def __init__(self, decision: Decision) -> None:
         self._decision, self._front = decision, Front[Example](SHOWN)
         self._doubts = Doubts.of(decision.ontology, decision.config, decision.store.run / QUEUE_FILE)
+        self._met: set[str] = set()  # digests: two copies of one file are decided together
 
     def add(self, number: int, image: ImageRecord, candidates: Candidates, labels: Labels) -> None:
+        if image.digest in self._met:
+            return
+        self._met.add(image.digest)
         rows = self._undecided(labels, self._decision.reviews.get(image.digest, ()))
         doubts = self._doubts(image.digest, candidates, labels)[rows]
 
         def example(row: int) -> Example:
             if not len(labels):
-                return whole_example(image, candidates, labels)
+                return whole_example(image, candidates, labels, self._decision.ontology)
             shown = example_of(image, candidates, labels, int(labels.candidate[row]))
             class_id, score, margin = int(labels.class_id[row]), float(labels.score[row]), float(labels.margin[row])
             return replace(shown, class_id=class_id, score=score, margin=margin)
@@ -155,11 +159,11 @@ class _Asking:
         """The rows of the labels that nobody decided; 0 of an image without labels."""
         if not reviews:
             return list(range(max(1, len(labels))))
-        if any(review.verdict in OF_IMAGES for review in reviews):
-            return []
+        ontology = self._decision.ontology
         if not len(labels):
-            return [] if any(review.stands for review in reviews) else [0]
-        return [row for row, owner in enumerate(match_reviews(labels, reviews, self._decision.ontology).tolist()) if owner < 0]
+            return [] if closed_classes(reviews, ontology).all() or any(review.stands for review in reviews) else [0]
+        left = without_a_word(labels.class_id, labels.xyxy, reviews, ontology)
+        return [row for row, needs in enumerate(left.tolist()) if needs]
 
 
 def _student(folder: Path) -> Student:

@@ -230,6 +230,8 @@ def peak_memory_mb() -> float | None:
 def _command() -> str:
     """Our own command line in full; of any other program its name alone, since its arguments may hold secrets."""
     program = Path(sys.argv[0]).name if sys.argv else ""
+    if sys.argv and Path(sys.argv[0]) == Path(__file__).with_name("cli.py"):  # python -m autodistill_grounded_sam.cli
+        program = "grounded-sam"
     return shlex.join([program, *sys.argv[1:]]) if program.startswith("grounded-sam") else program
 
 

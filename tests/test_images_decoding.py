@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 
 from autodistill_grounded_sam import image_modes, images
 from autodistill_grounded_sam.errors import ConfigError, ImageReadError
-from autodistill_grounded_sam.images import from_bgr, read_image, read_pil, upright_bytes
+from autodistill_grounded_sam.image_modes import from_bgr
+from autodistill_grounded_sam.images import read_image, read_pil, upright_bytes
 from tests.image_kit import exif_with, record_of, save, scene
 
 # --- files --------------------------------------------------------------------------------------------------------------------

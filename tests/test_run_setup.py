@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from autodistill_grounded_sam import cli
 from autodistill_grounded_sam.config import LabelConfig, RunConfig, SeeConfig
 from autodistill_grounded_sam.ontology import Ontology
-from autodistill_grounded_sam.run_setup import _name_of, batch_size_of, identity_of
+from autodistill_grounded_sam.run_setup import _command, _name_of, batch_size_of, identity_of
 from autodistill_grounded_sam.store.identity import describe_changes
 
 MINI = SeeConfig(detector="mini", segmenter="mini")
@@ -50,3 +51,16 @@ def test_a_name_of_weights_may_hold_of() -> None:
     ours = {"name": "ellipse", "sha256": None}
     names = ["/data/photos of cells/weights", "my.models:Detector", "ellipse"]
     assert [_name_of(model) for model in (weights, plugin, ours)] == names
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("/usr/bin/grounded-sam", "grounded-sam label 'a b'"),
+        (cli.__file__, "grounded-sam label 'a b'"),
+        ("/theirs/cli.py", "cli.py"),
+    ],
+)
+def test_only_our_own_command_line_is_kept(monkeypatch: pytest.MonkeyPatch, program: str, told: str) -> None:
+    monkeypatch.setattr("sys.argv", [program, "label", "a b"])
+    assert _command() == told

@@ -18,6 +18,8 @@ from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.reviews import OF_IMAGES, Review
 from autodistill_grounded_sam.types import REASONS, Float32, Int32, Labels, Reason, Rle, State
 
+Flags = npt.NDArray[np.bool_]
+
 SAME_OBJECT_IOU = 0.7  # of boxes; as of `duplicate_iou`: other settings move the box of a label a little
 _REPLACE = ("corrected", "added")  # the label that they are about by the object that a person drew
 _REJECTED, _DUPLICATE = REASONS.index(Reason.REJECTED), REASONS.index(Reason.DUPLICATE)
@@ -25,11 +27,28 @@ _REJECTED, _DUPLICATE = REASONS.index(Reason.REJECTED), REASONS.index(Reason.DUP
 
 def match_reviews(labels: Labels, reviews: Sequence[Review], ontology: Ontology) -> Int32:
     """(m,) which review is about each label, -1 for none: of its class, the nearest boxes first, each review of one label."""
-    owner = np.full(len(labels), -1, np.int32)
+    return _owners(labels.class_id, labels.xyxy, reviews, ontology)
+
+
+def without_a_word(class_id: Int32, xyxy: Float32, reviews: Sequence[Review], ontology: Ontology) -> Flags:
+    """(m,) the labels of an image that still need a person: nobody decided on them, put an object in their place, or closed the
+    image for their class."""
+    owner = _owners(class_id, xyxy, reviews, ontology)
+    owned = set(owner.tolist())
+    drawn = [review.stands for place, review in enumerate(reviews) if _is_drawn(review, place in owned, ontology)]
+    stands = [one for one in drawn if one is not None]
+    boxes = np.array([box for box, _ in stands], np.float32).reshape(-1, 4)
+    drawn_id = np.array([ontology.class_names.index(name) for _, name in stands], np.int32)
+    doubled = _same_object(class_id, xyxy, drawn_id, boxes, ontology).any(axis=1)
+    return (owner < 0) & ~doubled & ~closed_classes(reviews, ontology)[class_id]
+
+
+def _owners(class_id: Int32, xyxy: Float32, reviews: Sequence[Review], ontology: Ontology) -> Int32:
+    owner = np.full(len(class_id), -1, np.int32)
     boxes = np.array([review.xyxy or (0, 0, 0, 0) for review in reviews], np.float32).reshape(-1, 4)
     known = {name: place for place, name in enumerate(ontology.class_names)}
-    class_id = np.array([known.get(review.class_name, -1) for review in reviews], np.int32)
-    iou = np.where(labels.class_id[:, None] == class_id, box_iou(labels.xyxy, boxes), 0)
+    meant = np.array([known.get(review.class_name, -1) for review in reviews], np.int32)
+    iou = np.where(class_id[:, None] == meant, box_iou(xyxy, boxes), 0)
     for pair in np.argsort(-iou, axis=None, kind="stable"):
         label, review = np.unravel_index(pair, iou.shape)
         if iou[label, review] < SAME_OBJECT_IOU:
@@ -51,9 +70,8 @@ def apply_reviews(
     owner = match_reviews(labels, reviews, ontology)
     drawn = _drawn(labels, reviews, owner, ontology, (width, height))
     verdicts = np.array([reviews[place].verdict if place >= 0 else "" for place in owner])
-    closed = _closed(reviews, ontology)
-    same = ontology.exclusive_matrix[np.ix_(labels.class_id, drawn.class_id)]
-    doubled = ((box_iou(labels.xyxy, drawn.xyxy) >= SAME_OBJECT_IOU) & same).any(axis=1) & (owner < 0)
+    closed = closed_classes(reviews, ontology)
+    doubled = _same_object(labels.class_id, labels.xyxy, drawn.class_id, drawn.xyxy, ontology).any(axis=1) & (owner < 0)
     rejected = (verdicts == "rejected") | (closed[labels.class_id] & (owner < 0) & ~doubled)
     kept = ~rejected & ~doubled & ~np.isin(verdicts, _REPLACE)
     reasons = labels.reasons.copy()
@@ -79,11 +97,23 @@ def box_iou(first_xyxy: Float32, second_xyxy: Float32) -> Float32:
     return iou
 
 
-def _closed(reviews: Sequence[Review], ontology: Ontology) -> npt.NDArray[np.bool_]:
+def closed_classes(reviews: Sequence[Review], ontology: Ontology) -> Flags:
     """(C,) the classes of which the image holds nothing but what was reviewed."""
     names = ontology.class_names
     word = next((review for review in reviews if review.verdict in OF_IMAGES), None)
     return np.array([word is not None and (not word.classes or name in word.classes) for name in names], np.bool_)
+
+
+def _same_object(class_id: Int32, xyxy: Float32, other_id: Int32, other_xyxy: Float32, ontology: Ontology) -> Flags:
+    """(m, k) True where a label and another box are of one object."""
+    same = ontology.exclusive_matrix[np.ix_(class_id, other_id)]
+    return (box_iou(xyxy, other_xyxy) >= SAME_OBJECT_IOU) & same
+
+
+def _is_drawn(review: Review, is_label: bool, ontology: Ontology) -> bool:
+    """Whether a person put this object there: corrected, added, or accepted when it was a label, which it `is_label` no more."""
+    known = review.stands is not None and review.stands[1] in ontology.class_names
+    return known and (review.verdict in _REPLACE or not is_label)
 
 
 def _drawn(labels: Labels, reviews: Sequence[Review], owner: Int32, ontology: Ontology, size_wh: tuple[int, int]) -> Labels:
@@ -92,7 +122,7 @@ def _drawn(labels: Labels, reviews: Sequence[Review], owner: Int32, ontology: On
     class_id, boxes, rles, candidate = [], [], [], []
     for place, review in enumerate(reviews):
         label = of_review.get(place)
-        if review.stands is None or review.stands[1] not in names or (review.verdict not in _REPLACE and label is not None):
+        if review.stands is None or not _is_drawn(review, label is not None, ontology):
             continue
         box, name = review.stands
         limits = np.array([*size_wh, *size_wh], np.float32)

@@ -1,7 +1,7 @@
 """LabelMe: a JSON file beside each image of `train` and `valid`, and the classes in `labels.txt` (`labelme --labels labels.txt`).
 
 One outline is a `polygon`; parts and holes are LabelMe's `mask` (from 5.2 on); without masks a `rectangle`. `score` is ours, and
-LabelMe keeps it when it saves.
+LabelMe keeps it when it saves. The flag `confirmed` is of images that a person said to hold just this.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class LabelmeWriter(FolderWriter):
                 own |= {"shape_type": "rectangle", "points": shape.xyxy.round(3).reshape(2, 2).tolist(), "mask": None}
             shapes.append({**own, "flags": {}, "score": round(float(labels.score[place]), 6)})
         content: dict[str, Any] = {
-            "version": LABELME_VERSION, "flags": {}, "shapes": shapes, "imagePath": written.file_name, "imageData": None,
-            "imageHeight": written.height, "imageWidth": written.width,
+            "version": LABELME_VERSION, "flags": {"confirmed": True} if labels.confirmed else {}, "shapes": shapes,
+            "imagePath": written.file_name, "imageData": None, "imageHeight": written.height, "imageWidth": written.width,
         }  # fmt: skip
         self._json(written).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

@@ -41,7 +41,8 @@ class ShardWriter(FolderWriter):
     def _row_of(self, image: ImageRecord, labels: Labels, written: Written) -> dict[str, Any]:
         """An image as in Hugging Face's detection sets: `objects` is a dict of lists, `bbox` left, top, width, height.
 
-        `rle` (COCO's `counts`; the size is that of the image), `score`, `file_name` and `source` (the image id) are ours.
+        `rle` (COCO's `counts`; the size is that of the image), `score`, `file_name`, `source` (the image id) and `confirmed` (a
+        person said that this is all) are ours.
         """
         boxes = [xywh_of(xyxy) for xyxy in written.xyxy]
         sizes = [width * height for *_, width, height in boxes] if written.rle is None else areas(written.rle).tolist()
@@ -51,6 +52,7 @@ class ShardWriter(FolderWriter):
             "source": image.id,
             "width": image.width,
             "height": image.height,
+            "confirmed": labels.confirmed,
             "objects": {
                 "id": list(range(len(labels))),
                 "category": written.class_id,
@@ -233,6 +235,7 @@ def _hf_schema(class_names: tuple[str, ...]) -> Any:
         "source": pa.string(),
         "width": pa.int32(),
         "height": pa.int32(),
+        "confirmed": pa.bool_(),
         "objects": pa.struct(objects),
     }
 
@@ -249,6 +252,7 @@ def _hf_schema(class_names: tuple[str, ...]) -> Any:
         "source": value("string"),
         "width": value("int32"),
         "height": value("int32"),
+        "confirmed": value("bool"),
         "objects": {
             "id": many(value("int64")),
             "category": many({"names": list(class_names), "_type": "ClassLabel"}),
@@ -276,4 +280,5 @@ def _card(class_names: tuple[str, ...], splits: list[Split], labels: int) -> str
         f"{labels} labels of {len(class_names)} classes, made by autodistill-grounded-sam from words.\n\n"
         "`objects.bbox` is left, top, width, height in pixels; `objects.rle` the mask of each object as COCO's run lengths:\n"
         '`pycocotools.mask.decode({"size": [row["height"], row["width"]], "counts": rle})`.\n'
+        "`confirmed` says that a person looked: the image holds these objects and nothing else, or nothing.\n"
     )

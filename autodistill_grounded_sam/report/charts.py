@@ -95,8 +95,12 @@ def bar(share: float, name: str = "kept", width: int = 120, height: int = 8) -> 
 
 def interval(value: float, low: float, high: float, label: str, width: int = 180) -> Markup:
     """A figure of 0..1 with its interval, on a rule of quarters."""
-    quarters = Markup("").join(_line(1 + k / 4 * (width - 2), 4, 1 + k / 4 * (width - 2), 14, "axis") for k in range(5))
-    x1, x2, x = (1 + part * (width - 2) for part in (low, high, value))
+
+    def x_of(part: float) -> float:  # the dot of 0 or 1 has room as well
+        return 5 + part * (width - 10)
+
+    quarters = Markup("").join(_line(x_of(k / 4), 4, x_of(k / 4), 14, "axis") for k in range(5))
+    x1, x2, x = map(x_of, (low, high, value))
     reach = Markup('<rect class="reach" x="{:.1f}" y="6" width="{:.1f}" height="6" rx="3"/>').format(x1, max(x2 - x1, 1))
     dot = Markup('<circle class="kept" cx="{:.1f}" cy="9" r="4"/>').format(x)
     return svg(quarters + reach + dot, width, 18, label, "interval")

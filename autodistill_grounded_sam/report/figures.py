@@ -17,8 +17,8 @@ from autodistill_grounded_sam.report.gathering import SIZE_DECADES, Gathered
 from autodistill_grounded_sam.types import REASONS, Reason, State
 
 WHY: Mapping[Reason, str] = {
-    Reason.THRESHOLD: "scored below the threshold of its class",
     Reason.NEGATIVE: "a negative prompt scored higher than every class",
+    Reason.THRESHOLD: "scored below the threshold of its class",
     Reason.MASK: "nothing was left of its mask after cleaning, or it never had one",
     Reason.SIZE: "outside the size limits of its class",
     Reason.HERD: "one box around several of its kind",

@@ -101,9 +101,11 @@ def _ranked(lists: Iterable[Sequence[Example]]) -> Iterator[Example]:
 def _shot(example: Example, picture: Picture | None, names: Sequence[str]) -> Shot:
     details = [("file", example.image.id), ("image", f"{example.image.width} x {example.image.height}")]
     if example.shape is None:
-        held = f"{len(example.neighbours)} labels" if example.neighbours else "no label"
-        if not isnan(example.score):
-            details.insert(1, ("best candidate", f"{example.score:.2f}"))
+        if isnan(example.score):  # one of a pair that looks alike: what is in it was not looked up
+            return Shot(picture, "", example.image.id, tuple(details))
+        details.insert(1, ("best candidate", f"{example.score:.2f}"))
+        count = len(example.neighbours)
+        held = f"{count} label{'' if count == 1 else 's'}" if count else "no label"
         return Shot(picture, "", f"{example.image.id}: {held}", tuple(details))
     name = names[example.class_id]
     x1, y1, x2, y2 = example.shape.xyxy

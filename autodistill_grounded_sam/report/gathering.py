@@ -52,7 +52,7 @@ class Gathered:
     near_threshold: Ints
     contested: Ints
     whole_image: Ints
-    sides: Ints  # (C, 2) labels in train and valid
+    sides: Ints  # (C, 2) labels in train and valid; of images that wait for review in neither
     best: Float32
     objects: Counter[int] = field(default_factory=Counter)  # labels an image -> images
     states: Counter[State] = field(default_factory=Counter)
@@ -131,7 +131,9 @@ class Gatherer:
             self._all.states[labels.state] += 1
             self._all.objects[min(len(labels), MOST_COUNTED)] += 1
             if labels.state in self._whole:
-                self._whole[labels.state].offer(float(draw), draw, partial(whole_example, image, candidates, labels))
+                self._whole[labels.state].offer(
+                    float(draw), draw, partial(whole_example, image, candidates, labels, self._ontology)
+                )
         sizes = [(image.width, image.height) for image, *_ in block.images]
         known = [self._all.smallest_wh] if self._all.smallest_wh != (0, 0) else []
         self._all.smallest_wh = min([*known, *sizes], key=prod)
@@ -151,8 +153,9 @@ class Gatherer:
         np.add.at(kept.contested, own[margin < CONTESTED_MARGIN], 1)
         both = np.unique(np.stack([block.image[block.kept], own]), axis=1)
         np.add.at(kept.images_with, both[1], 1)
-        sides = np.array([split == "valid" for *_, split in block.images], np.int64)
-        np.add.at(kept.sides, (own, sides[block.image[block.kept]]), 1)
+        sides = np.array([split == "valid" for *_, split in block.images], np.int64)[block.image[block.kept]]
+        waits = np.array([labels.state is State.REVIEW for _, _, labels, _ in block.images], np.bool_)[block.image[block.kept]]
+        np.add.at(kept.sides, (own[~waits], sides[~waits]), 1)
         xyxy, size_wh = block.kept_xyxy, block.sizes_wh[block.image[block.kept]]
         sides_px = np.maximum(xyxy[:, 2:] - xyxy[:, :2], 0)
         area = sides_px.prod(axis=1, dtype=np.float64)

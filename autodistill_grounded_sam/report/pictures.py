@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from autodistill_grounded_sam.errors import ImageReadError
-from autodistill_grounded_sam.images import read_image
+from autodistill_grounded_sam.images import read_labelled
 from autodistill_grounded_sam.masks import decode_mask
 from autodistill_grounded_sam.report.samples import Box, Example, Shape
 from autodistill_grounded_sam.types import ImageRecord, RgbImage, Rle
@@ -28,7 +28,8 @@ SIDE_PX = 320  # the longest of an embedded picture
 WEBP_QUALITY = 72
 FINE = 2  # outlines lie on a grid of half pixels of the embedded picture
 TOLERANCE = 1.0  # of an outline, in steps of that grid
-LOOSE = 2.5  # of the outlines of neighbours
+LOOSE = 1.5  # of the outlines of neighbours
+SMALL = 32  # steps; smaller ones are looked at closely: a disc would be an octagon, a pixel its diagonal
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class _Frame:
         way = cv2.INTER_AREA if fine[0] < x2 - x1 else cv2.INTER_LINEAR
         sampled = cv2.resize(inside, fine, interpolation=way) > 127
         outlines, _ = cv2.findContours(sampled.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        return "".join(_closed(cv2.approxPolyDP(outline, tolerance, True).reshape(-1, 2)) for outline in outlines)
+        return "".join(_closed(_simpler(outline, tolerance)) for outline in outlines)
 
     def _box_path(self, xyxy: Box) -> str:
         x1, y1, x2, y2 = self.piece
@@ -137,6 +138,15 @@ class _Frame:
         limits = np.array(self.size) * FINE
         placed = np.clip((corners - (x1, y1)) * scale, 0, limits).round().astype(np.int64)
         return _closed(placed) if (np.ptp(placed, axis=0) > 0).all() else ""
+
+
+def _simpler(ring: npt.NDArray[np.int32], tolerance: float) -> npt.NDArray[np.int32]:
+    """The corners (k, 2) of a ring (n, 1, 2) that strays so much, small ones less."""
+    import cv2
+
+    own = tolerance * min(1.0, np.ptp(ring, axis=(0, 1)).min() / SMALL)
+    corners: npt.NDArray[np.int32] = cv2.approxPolyDP(ring, own, True)[:, 0]
+    return corners
 
 
 def _closed(corners: npt.NDArray[np.integer]) -> str:
@@ -172,11 +182,10 @@ def _around(xyxy: Box, side: float, width: int, height: int) -> tuple[int, int, 
 
 def _readable(image: ImageRecord) -> RgbImage | None:
     try:
-        image_rgb = read_image(image)
+        return read_labelled(image)
     except ImageReadError as error:
         logger.info("%s is not shown in the report: %s", image.id, error)
         return None
-    return image_rgb if image_rgb.shape[:2] == (image.height, image.width) else None  # another file lies there by now
 
 
 def _data_url(picture: Image.Image) -> str:

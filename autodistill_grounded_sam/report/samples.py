@@ -10,6 +10,8 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
+from autodistill_grounded_sam.decide.scores import score_classes
+from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.types import Candidates, ImageRecord, Labels, Reason, Rle
 
 Box = tuple[float, float, float, float]
@@ -56,7 +58,7 @@ class Example:
 @dataclass
 class Shortlist:
     """The `size` examples of the lowest keys, lowest first; equal keys stand in the order of `draw`, which is never twice the
-    same. An example is made only if it comes in."""
+    same but for images of the same bytes, of which one is enough. An example is made only if it comes in."""
 
     size: int
     _held: list[tuple[float, int, Example]] = field(default_factory=list)
@@ -71,6 +73,8 @@ class Shortlist:
         return tuple(example for _, _, example in self._held)
 
     def offer(self, key: float, draw: int, make: Callable[[], Example]) -> None:
+        if (key, draw) in (held[:2] for held in self._held):
+            return
         if self.size and (len(self._held) < self.size or (key, draw) < self._held[-1][:2]):
             insort(self._held, (key, draw, make()), key=lambda held: held[:2])
             del self._held[self.size :]
@@ -90,10 +94,11 @@ def draws_of(digests: list[str], counts: npt.NDArray[np.intp]) -> Draws:
     return drawn
 
 
-def whole_example(image: ImageRecord, candidates: Candidates, labels: Labels) -> Example:
-    """The image with all its labels, and the best score of its candidates."""
+def whole_example(image: ImageRecord, candidates: Candidates, labels: Labels, ontology: Ontology) -> Example:
+    """The image with all its labels, and the best score of any of its candidates for any class."""
     shapes = tuple(_label_shape(labels, row) for row in range(len(labels)))
-    return Example(image, score=float(candidates.scores.max(initial=0.0)), neighbours=shapes)
+    best = score_classes(candidates.scores, ontology).score.max(initial=0.0)
+    return Example(image, score=float(best), neighbours=shapes)
 
 
 def example_of(image: ImageRecord, candidates: Candidates, labels: Labels, number: int) -> Example:

@@ -11,6 +11,9 @@ from autodistill_grounded_sam.types import Rle
 
 HALF_PIXELS = np.uint16(0x0101)  # two bytes of ink a pixel, so that an outline runs near the edge of the pixel, not in its middle
 TOLERANCE = 1.0  # half pixels that an outline may stray: not to be seen, and a tenth of the points
+SMALL = (
+    32  # half pixels; a smaller one strays less, since it is looked at closely: a disc would be an octagon, a pixel its diagonal
+)
 
 OUTLINES_IN_MEMORY = 1024
 
@@ -32,6 +35,7 @@ def _outline(height: int, width: int, counts: str) -> str:
     rings, _ = cv2.findContours(np.repeat(crop.view(np.uint8), 2, axis=0), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     parts = []
     for ring in rings:
-        points = cv2.approxPolyDP(ring, TOLERANCE, True)[:, 0, ::-1] / 2 + (left + 0.25, top + 0.25)
+        tolerance = min(TOLERANCE, np.ptp(ring, axis=(0, 1)).min() / SMALL)
+        points = cv2.approxPolyDP(ring, tolerance, True)[:, 0, ::-1] / 2 + (left + 0.25, top + 0.25)
         parts.append("M" + "L".join(f"{x:g} {y:g}" for x, y in points.tolist()) + "Z")
     return "".join(parts)

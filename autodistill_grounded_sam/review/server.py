@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, content = refused.status, _json({"error": str(refused)})
         except OSError as error:  # before ours, some of which are OSErrors: an image that cannot be read, a full disk
             status, content = HTTPStatus.INTERNAL_SERVER_ERROR, _json({"error": str(error)})
-        except (GroundedSamError, ValueError, KeyError, TypeError) as error:
+        except (GroundedSamError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             status, content = HTTPStatus.BAD_REQUEST, _json({"error": str(error)})
         except Exception as error:  # a segmenter may raise anything, and the page must not be left without an answer
             logger.exception("a fault of the program behind the review page")
@@ -121,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = session.about()
         elif path == "stops":
             flags = {name: query.get(name) == "1" for name in ("every", "back")}
-            answer = session.stops(int(query["after"]), min(int(query["count"]), 8), **flags)
+            answer = session.stops(int(query["after"]), min(max(int(query["count"]), 0), 8), **flags)
         else:
             raise _Refused(HTTPStatus.NOT_FOUND, "not found")
         return _json(answer), "application/json", "no-store"
@@ -142,10 +142,10 @@ class _Handler(BaseHTTPRequestHandler):
         """The JSON object that was sent. Another site's page could send a form, but not this type without being asked first."""
         if self.headers.get_content_type() != "application/json":
             raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
-        length = int(self.headers.get("Content-Length") or -1)
-        if not 0 <= length <= MOST_BYTES:
-            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MOST_BYTES} bytes")
-        return dict(json.loads(self.rfile.read(length)))
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length[:20]) > MOST_BYTES:
+            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MOST_BYTES} bytes, and their number")
+        return dict(json.loads(self.rfile.read(int(length))))
 
     def _send(self, status: HTTPStatus, content: bytes, mime: str, caching: str) -> None:
         self.send_response(status)

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from autodistill_grounded_sam.decide.reviewed import SAME_OBJECT_IOU, apply_reviews, box_iou, match_reviews
+from autodistill_grounded_sam.decide.reviewed import apply_reviews, closed_classes, match_reviews, without_a_word
 from autodistill_grounded_sam.drawing import PALETTE
 from autodistill_grounded_sam.errors import DatasetError
-from autodistill_grounded_sam.images import read_image, upright_bytes
+from autodistill_grounded_sam.images import read_labelled, upright_bytes
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.review.merging import check_review
 from autodistill_grounded_sam.review.outlines import outline
@@ -119,7 +119,8 @@ class Session:
             for place, review in enumerate(said)
             if place not in owner and review.stands is not None and review.stands[1] in ontology.class_names
         ]
-        word = next((review.verdict for review in said if review.verdict in OF_IMAGES), None)
+        closed = closed_classes(said, ontology).all()  # a class that came later was not asked about
+        word = next((review.verdict for review in said if review.verdict in OF_IMAGES and closed), None)
         return {
             "number": number, "id": image.id, "width": image.width, "height": image.height, "verdict": word,
             "state": after.state.value, "labels": shown,
@@ -139,7 +140,9 @@ class Session:
             lines = self._lines(sighting.image, image, labels, wish)
             digest = sighting.image.digest
             had = {review.key: review for review in self._said.get(digest, ())}
-            keys = {review.key for review in lines} | (had.keys() if wish.get("verdict") == "empty" else set())
+            keys = {review.key for review in lines}
+            if "empty" in {wish.get("verdict"), *(had[key].verdict for key in keys & had.keys())}:
+                keys |= had.keys()  # all of which `empty` voids, now or when it is said again by undo
             self._append(digest, lines)
             self._steps.append(_Step(stop, number, {key: had.get(key) for key in keys}))
         return {"image": self.image(number), **self._progress()}
@@ -153,6 +156,7 @@ class Session:
             record = self._run.lookup[step.image].image
             gone = [Review(record.id, *key, "withdrawn", now) for key, before in step.before.items() if before is None]
             back = [replace(before, time=now) for before in step.before.values() if before is not None]
+            back.sort(key=lambda review: review.xyxy is not None)  # `empty` voids what stands before it
             self._append(record.digest, [*gone, *back])
             self._steps.pop()
         return {**self.stop(step.stop), "image": self.image(step.image), **self._progress()}
@@ -164,7 +168,7 @@ class Session:
         if segment is None or review is None or review.stands is None:
             return {"image": self.image(number), "masked": False, **self._progress()}
         image = self._run.lookup[number].image
-        rle = segment(read_image(image), review.stands[0])
+        rle = segment(read_labelled(image), review.stands[0])
         with self._lock:
             if rle is not None and self._drawn_at(digest, xyxy, class_name) == review:  # not undone meanwhile
                 self._append(digest, [replace(review, mask=rle, time=self._now())])
@@ -225,18 +229,20 @@ class Session:
         return self._latest.isoformat(timespec="milliseconds")
 
     def _count(self, digest: str) -> None:
-        """How many entries are left at each stop of the image of these bytes."""
-        queue, said = self._run.queue, self._said[digest]
-        closed = any(review.verdict in OF_IMAGES for review in said)
+        """How many entries are left at each stop of the image of these bytes, or of each of its twins."""
+        queue, said, ontology = self._run.queue, self._said[digest], self._run.ontology
         found = any(review.stands is not None for review in said)
-        boxes = np.array([review.xyxy or (0, 0, 0, 0) for review in said], np.float32).reshape(-1, 4)
-        known = {name: place for place, name in enumerate(self._run.ontology.class_names)}
-        class_id = np.array([known.get(review.class_name, -2) for review in said])
+        stops_of: dict[int, list[int]] = {}
         for stop in self._stops_of.get(digest, ()):
-            own = queue.entries(stop)
-            same = (box_iou(queue.xyxy[own], boxes) >= SAME_OBJECT_IOU) & (queue.class_id[own][:, None] == class_id)
-            nothing = (queue.label[own] < 0) & found  # something is in an image that had no label
-            self._left[stop] = 0 if closed else int((~same.any(axis=1) & ~nothing).sum())
+            stops_of.setdefault(int(queue.image[stop]), []).append(stop)
+        for stops in stops_of.values():
+            own = np.concatenate([np.arange(queue.start[stop], queue.start[stop + 1]) for stop in stops])
+            if queue.label[own[0]] < 0:  # there is no label: does it hold nothing?
+                left = np.array([not found and not closed_classes(said, ontology).all()])
+            else:
+                left = without_a_word(queue.class_id[own], queue.xyxy[own], said, ontology)
+            of_stop = np.repeat(np.arange(len(stops)), np.diff(queue.start)[stops])
+            self._left[stops] = np.bincount(of_stop[left], minlength=len(stops))
 
     def _progress(self) -> dict[str, int]:
         return {"left": int(self._left.sum()), "undo": len(self._steps)}
@@ -288,7 +294,7 @@ class Session:
         if max(image.width, image.height) <= side:
             content, suffix = upright_bytes(image)
             return content, _MIME[suffix]
-        picture = Image.fromarray(read_image(image))
+        picture = Image.fromarray(read_labelled(image))
         picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=JPEG_QUALITY)

@@ -80,6 +80,14 @@ def test_what_was_decided_is_told_and_not_asked_again(out: Path, tmp_path: Path)
     assert not {image["digest"], closed["digest"]} & {line["digest"] for line in again}
 
 
+def test_twins_of_the_same_bytes_are_asked_about_once(tmp_path: Path) -> None:
+    label_folder(tmp_path, 6)
+    for image in sorted((tmp_path / "images").iterdir()):
+        shutil.copy(image, image.with_name(f"twin_{image.name}"))
+    lines = asked_on(page_of_report(label_folder(tmp_path, 6)))
+    assert lines and len({json.dumps([line["digest"], line["xyxy"], line["class"]]) for line in lines}) == len(lines)
+
+
 def test_lines_stay_small_whatever_the_ontology_and_the_masks(tmp_path: Path) -> None:
     image = ImageRecord("a.png", "0" * 64, tmp_path / "a.png", 4000, 3000)
     picture = Picture("", 1, 1, (0, 0, 1, 1), (0, 0, 1, 1), "", "", "")

@@ -134,6 +134,15 @@ def test_a_key_that_is_held_down_is_one_decision(page: Any) -> None:
     assert count_of(page).startswith("2 decisions, ")
 
 
+def test_keyboards_of_other_letters(page: Any) -> None:
+    page.get_by_role("button", name="Review", exact=True).click()
+    type_key = "([key, code]) => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key, code, bubbles: true }))"
+    for key in (["ф", "KeyA"], ["é", "Digit2"], ["ю", "Period"]):
+        page.evaluate(type_key, key)
+    page.keyboard.press("Escape")
+    assert count_of(page).startswith("2 decisions, ")
+
+
 def test_decisions_outlive_a_reload_and_only_of_this_run(page: Any, out: Path) -> None:
     page.get_by_role("button", name="Review", exact=True).click()
     page.keyboard.press("a")

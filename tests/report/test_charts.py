@@ -36,6 +36,14 @@ def test_empty_counts_draw_an_axis_and_no_bar() -> None:
     assert "heat" not in charts.where(np.zeros((4, 4)), "x", 1.0).replace('class="map"', "")
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_interval__the_dot_is_whole_at_both_ends(value: float) -> None:
+    drawn = charts.interval(value, value, value, "precision")
+    centre, radius = (float(re.search(rf'{name}="([\d.]+)"', drawn)[1]) for name in ("cx", "r"))  # type: ignore[index]
+    width = float(re.search(r'viewBox="0 0 (\d+)', drawn)[1])  # type: ignore[index]
+    assert radius <= centre <= width - radius
+
+
 def test_labels_and_names_are_escaped() -> None:
     evil = '"><script>alert(1)</script>'
     drawn = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,34 @@ def test_no_image_and_images_without_a_candidate() -> None:
     gatherer.add(seen_nothing := see(0)[0], Candidates.none(4), Labels.nothing(), "train")
     gathered = gatherer.result()
     assert gathered.states[State.EMPTY] == 1 and gathered.whole[State.EMPTY][0].image == seen_nothing
+
+
+def test_labels_that_wait_for_review_are_on_no_side_of_the_split(seen: Seen) -> None:
+    gatherer = Gatherer(ONTOLOGY, THRESHOLDS, SHOWN)
+    first, second = [row for row in seen if len(row[2])][:2]
+    gatherer.add(*first, "train")
+    image, candidates, labels = second
+    gatherer.add(image, candidates, replace(labels, state=State.REVIEW), "valid")
+    gathered = gatherer.result()
+    assert gathered.sides.sum(axis=0).tolist() == [len(first[2]), 0]
+    assert gathered.labels.sum() == len(first[2]) + len(labels)
+
+
+def test_of_images_of_the_same_bytes_one_is_shown(seen: Seen) -> None:
+    gatherer = Gatherer(ONTOLOGY, THRESHOLDS, SHOWN)
+    for number, (image, candidates, labels) in enumerate([row for row in seen[:12] for _ in range(3)]):
+        gatherer.add(replace(image, id=f"copy{number}.png"), candidates, labels, "train")
+    gathered = gatherer.result()
+    lists = [some for of_class in gathered.examples.values() for some in of_class]
+    lists += [*gathered.dropped.values(), *gathered.whole.values()]
+    assert max(map(len, lists)) > 1
+    for some in lists:
+        assert len({one.image.digest for one in some}) == len(some)
+
+
+def test_the_best_candidate_of_an_image_is_that_of_a_class_and_no_negative() -> None:
+    image, box = see(0)[0], np.array([[1, 1, 9, 9]], np.float32)
+    candidates = Candidates(box, np.array([[0.2, 0.3, 0.1, 0.9]], np.float32))  # the last prompt is the negative
+    gatherer = Gatherer(ONTOLOGY, THRESHOLDS, SHOWN)
+    gatherer.add(image, candidates, decide(candidates, ONTOLOGY, CONFIG, WIDTH, HEIGHT), "train")
+    assert gatherer.result().whole[State.EMPTY][0].score == pytest.approx(0.3)

@@ -101,6 +101,11 @@ def test_it_tells_what_became_of_everything(page: Element) -> None:
     assert "red circle" in page.all("details")[0].words and "duplicate_iou" in page.all("details")[1].words
 
 
+def test_what_looks_alike_is_not_said_to_be_without_labels(page: Element) -> None:
+    shots = [one for pair in page.all("div", class_="pair") for one in pair.all("svg")]
+    assert shots and not any("label" in one.attributes["aria-label"] for one in shots)
+
+
 def test_numbers_of_the_page_are_those_of_the_dataset(page: Element, out: Path) -> None:
     rows = [line for file in out.glob("*/labels/*.txt") for line in file.read_text().splitlines()]
     cells = {row.all("th")[0].words: row.all("td")[0].words for row in page.all("tr") if "data-name" in row.attributes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from pathlib import Path
@@ -65,6 +66,15 @@ def test_a_hole_stays_a_hole_and_parts_stay_parts() -> None:
     assert not painted(picture.own, picture)[100 * FINE, 100 * FINE]
 
 
+@pytest.mark.parametrize(("high", "wide"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_a_speck_is_a_square_and_no_diagonal(high: int, wide: int) -> None:
+    mask = np.zeros((40, 40), np.bool_)
+    mask[20 : 20 + high, 10 : 10 + wide] = True
+    box = (10.0, 20.0, 10.0 + wide, 20.0 + high)
+    picture = draw(np.zeros((40, 40, 3), np.uint8), Example(record(40, 40), Shape(box, encode_mask(mask))))
+    assert painted(picture.own, picture).sum() == high * wide * FINE**2
+
+
 def test_without_a_mask_the_box_is_drawn_and_beside_the_piece_nothing() -> None:
     far = Shape((900, 900, 950, 950))
     picture = draw(np.zeros((1000, 1000, 3), np.uint8), Example(record(1000, 1000), Shape((10, 20, 60, 80)), neighbours=(far,)))
@@ -79,10 +89,11 @@ def test_of_a_duplicate_the_one_it_lost_to_is_in_the_picture() -> None:
 
 def test_what_does_not_fit_or_cannot_be_read_has_no_picture(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "image.png")
-    here, gone = record(64, 64, tmp_path), ImageRecord("gone.png", "1" * 64, tmp_path, 64, 64)
+    digest = hashlib.sha256((tmp_path / "image.png").read_bytes()).hexdigest()
+    here, gone = ImageRecord("image.png", digest, tmp_path, 64, 64), ImageRecord("gone.png", "1" * 64, tmp_path, 64, 64)
     Image.new("RGB", (64, 64)).save(tmp_path / "other.png")
-    other_size = ImageRecord("other.png", "2" * 64, tmp_path, 32, 32)
-    examples = [Example(here), Example(gone), Example(here, Shape((1, 1, 9, 9))), Example(other_size)]
+    other = ImageRecord("other.png", "2" * 64, tmp_path, 64, 64)  # of the same size, of other bytes
+    examples = [Example(here), Example(gone), Example(here, Shape((1, 1, 9, 9))), Example(other)]
     first, missing, second, changed = draw_pictures(examples, 10**6)
     assert first and second and missing is None and changed is None
     assert [one is None for one in draw_pictures(examples, first.bytes)] == [False, True, True, True]

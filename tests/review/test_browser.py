@@ -57,6 +57,26 @@ def test_the_whole_of_an_image_by_keyboard_alone(browser: Any, out: Path) -> Non
     assert {"corrected", "added", "complete"} <= set(verdicts)
 
 
+def test_a_box_that_was_begun_is_never_that_of_the_next_label(browser: Any, out: Path) -> None:
+    with page_of(out) as server, reviewing(browser, server.url) as page:
+        while page.locator("#labels li").count() < 2:
+            page.keyboard.press("ArrowRight")
+            page.wait_for_timeout(50)
+        for key in ("b", "ArrowRight", "j", "Enter"):  # Enter would keep the box, and now says that the next label is right
+            page.keyboard.press(key)
+        kept(page)
+    assert "corrected" not in {one.verdict for one in read_reviews(out / "run" / "reviews.jsonl")}
+
+
+def test_keyboards_of_other_letters(browser: Any, out: Path) -> None:
+    with page_of(out) as server, reviewing(browser, server.url) as page:
+        image = page.locator("#where").inner_text()
+        type_key = "([key, code]) => document.body.dispatchEvent(new KeyboardEvent('keydown', { key, code, bubbles: true }))"
+        page.evaluate(type_key, ["ч", "KeyX"])
+        kept(page)
+    assert [(one.image, one.verdict) for one in read_reviews(out / "run" / "reviews.jsonl")] == [(image, "rejected")]
+
+
 def test_by_touch_on_a_phone(browser: Any, out: Path) -> None:
     with page_of(out) as server, reviewing(browser, server.url, **PHONE) as page:
         image = page.locator("#where").inner_text()
@@ -86,6 +106,7 @@ def test_a_fault_is_told_in_words(browser: Any, out: Path) -> None:
         page.context.set_offline(True)
         page.keyboard.press("x")
         page.get_by_role("alertdialog").get_by_text("does not answer").wait_for()
+        page.get_by_role("alertdialog").get_by_text("were not kept: 1 at most").wait_for()
     assert not (out / "run" / "reviews.jsonl").exists()
 
 

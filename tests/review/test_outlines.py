@@ -42,5 +42,12 @@ def test_a_single_pixel_is_seen() -> None:
     assert outline(encode_mask(mask)).startswith("M4.25 2.25")
 
 
+def test_a_speck_or_a_thin_line_is_no_diagonal() -> None:
+    for high, wide in ((1, 1), (1, 2), (2, 2), (1, 6), (6, 1)):
+        mask = np.zeros((9, 9), np.bool_)
+        mask[2 : 2 + high, 1 : 1 + wide] = True
+        assert outline(encode_mask(mask)).count("L") == 3
+
+
 def test_an_empty_mask_has_none() -> None:
     assert outline(encode_mask(np.zeros((6, 9), np.bool_))) == ""

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from autodistill_grounded_sam import pipeline
-from autodistill_grounded_sam.errors import DatasetError, WrongRunError
+from autodistill_grounded_sam.config import ExportConfig
+from autodistill_grounded_sam.errors import WrongRunError
+from autodistill_grounded_sam.reporting import write_report
 from autodistill_grounded_sam.review.server import ReviewServer
-from autodistill_grounded_sam.reviewing import merge_reviews, open_review
-from autodistill_grounded_sam.reviews import read_all_reviews, read_reviews
+from autodistill_grounded_sam.reviewing import open_review
+from autodistill_grounded_sam.reviews import read_reviews
 from tests.review.review_kit import (
+    ONTOLOGY,
     answer_of,
     ask,
     dataset_of,
@@ -125,6 +132,30 @@ def test_complete_and_empty_images(server: ReviewServer, out: Path) -> None:
     assert sum("confirmed" in row for row in rows.values()) == 2  # what a person never looked at is not confirmed
 
 
+def test_formats_that_have_a_place_for_it_tell_what_was_confirmed_from_what_nobody_saw(server: ReviewServer, out: Path) -> None:
+    stops = every_stop(server)
+    decide(server, full := with_labels(stops), "complete")
+    decide(server, bare := next(stop for stop in stops if not stop["labels"]), "empty")
+    config, _ = pipeline.last_settings(out)
+    formats = ("labelme", "hf", "webdataset")
+    pipeline.redecide(out, config, export=ExportConfig(formats=formats))
+    for name in formats:
+        assert set(confirmed_in(out / name)) == {(stop["image"]["id"], bool(stop["labels"])) for stop in (full, bare)}
+
+
+def confirmed_in(dataset: Path) -> Iterator[tuple[str, bool]]:
+    """The confirmed images of a dataset, and whether they hold an object."""
+    for file in dataset.rglob("scene*.json"):
+        content = json.loads(file.read_text())
+        if content["flags"].get("confirmed"):
+            yield content["imagePath"], bool(content["shapes"])
+    rows = [row for file in dataset.rglob("*.parquet") for row in pq.read_table(file).to_pylist()]
+    for name in dataset.rglob("*.tar"):
+        with tarfile.open(name) as tar:
+            rows += [json.load(tar.extractfile(entry) or io.BytesIO()) for entry in tar if entry.name.endswith(".json")]
+    yield from ((row["source"], bool(row["objects"]["id"])) for row in rows if row["confirmed"])
+
+
 def coco(out: Path, split: str) -> Any:
     return json.loads((out / split / "_annotations.coco.json").read_text())
 
@@ -181,6 +212,23 @@ def test_where_no_segmenter_can_be_loaded_a_box_stays_a_box(out: Path) -> None:
     assert 400 in [row["area"] for split in ("train", "valid") for row in coco(out, split)["annotations"]]
 
 
+def test_a_picture_that_was_replaced_is_neither_shown_nor_masked(tmp_path: Path) -> None:
+    wide = tmp_path / "images" / "wide.png"
+    wide.parent.mkdir()
+    Image.new("RGB", (1700, 60), "red").save(wide)
+    out = label_folder(tmp_path)
+    with page_of(out) as server:
+        stop = next(stop for stop in every_stop(server) if stop["image"]["id"] == "wide.png")
+        decide(server, stop, "added", xyxy=[2, 3, 20, 25], **{"class": "square"})
+        Image.new("RGB", (1650, 70), "blue").save(wide)
+        number = stop["image"]["number"]
+        asked = {"picture?image={}&side=1600": None, "mask": {"image": number, "xyxy": [2, 3, 20, 25], "class": "square"}}
+        for path, body in asked.items():
+            status, content, _ = answer_of(server.url + path.format(number), body)
+            assert status == 500 and b"not the one that was labelled" in content
+    assert redecided(out)["scene_0000.png"] is not None  # a mask of another size would stop every later decision
+
+
 def test_images_that_are_gone(out: Path, tmp_path: Path) -> None:
     run = out / "run" / "run.json"
     run.write_text(json.dumps({**json.loads(run.read_text()), "images": str(tmp_path / "gone")}))
@@ -210,6 +258,13 @@ def test_undo_takes_back_step_by_step_to_the_very_labels_of_before(server: Revie
     assert ask(server, "about")["left"] == ask(server, "about")["total"]
 
 
+def test_undo_of_what_opened_an_empty_image_leaves_it_as_it_was(server: ReviewServer, out: Path) -> None:
+    stop = with_labels(every_stop(server), 2)
+    emptied = decide(server, stop, "empty")["image"]
+    decide(server, stop, "added", xyxy=[2, 3, 20, 25], **{"class": "square"})
+    assert ask(server, "undo", {})["image"] == emptied
+
+
 def test_what_was_decided_is_not_asked_again(out: Path) -> None:
     with page_of(out) as server:
         about, stop = ask(server, "about"), every_stop(server)[0]
@@ -219,6 +274,47 @@ def test_what_was_decided_is_not_asked_again(out: Path) -> None:
         assert stop["stop"] not in [one["stop"] for one in ask(server, "stops?after=-1&count=8")["stops"]]
     with page_of(out) as server:
         assert ask(server, "about")["left"] == left
+
+
+def test_a_label_for_which_another_object_was_put_is_not_asked_about(out: Path) -> None:
+    with page_of(out) as server:
+        stop, circle, square = next(
+            (stop, circle, square)
+            for stop in every_stop(server)
+            for circle in stop["image"]["labels"]
+            for square in stop["image"]["labels"]
+            if (circle["class"], square["class"]) == ("circle", "square")
+        )
+        left = ask(server, "about")["left"]
+        decide(server, stop, "corrected", circle, to_class="square", to_xyxy=square["xyxy"])
+        assert ask(server, "about")["left"] == left - 2
+        asked = {(one["image"]["number"], number) for one in left_stops(server) for number in one["labels"]}
+        assert not asked & {(stop["image"]["number"], one["number"]) for one in (circle, square)}
+    page = write_report(out).path.read_text("utf-8")
+    assert json.dumps(square["xyxy"])[1:-1] not in page.replace("&#34;", '"')
+
+
+def left_stops(server: ReviewServer) -> list[dict[str, Any]]:
+    stops: list[dict[str, Any]] = []
+    while found := ask(server, f"stops?after={stops[-1]['stop'] if stops else -1}&count=8")["stops"]:
+        stops += found
+    return stops
+
+
+def test_an_image_that_was_closed_is_asked_about_for_a_class_that_came_later(out: Path) -> None:
+    config, _ = pipeline.last_settings(out)
+    pipeline.redecide(out, config, {"red circle": "circle"})
+    with page_of(out) as server:
+        for number in sorted({stop["image"]["number"] for stop in every_stop(server)}):
+            decide(server, {"stop": 0, "image": {"number": number}}, "complete")
+        assert ask(server, "about")["left"] == 0
+    pipeline.redecide(out, config, ONTOLOGY)
+    with page_of(out) as server:
+        stops = left_stops(server)
+        labels = [stop["image"]["labels"][number] for stop in stops for number in stop["labels"]]
+        asked = [label["class"] for label in labels if label["verdict"] is None]
+        empty = [stop for stop in stops if not stop["labels"]]
+        assert set(asked) == {"square"} and len(asked) + len(empty) == ask(server, "about")["left"]
 
 
 def test_twins_of_the_same_bytes_are_decided_together(tmp_path: Path) -> None:
@@ -282,44 +378,3 @@ def test_half_a_line_of_a_killed_page_is_no_decision_and_harms_none(out: Path) -
         decide(server, other, "empty")
     found = redecided(out)
     assert (found[stop["image"]["id"]], found[other["image"]["id"]]) == ([], [])
-
-
-def test_merging_takes_in_what_is_new_once_and_names_what_is_wrong(out: Path, tmp_path: Path) -> None:
-    path = out / "run" / "reviews.jsonl"
-    with page_of(out) as server:
-        stops = every_stop(server)
-        for stop in stops[:4]:
-            decide(server, stop, "complete")
-    lines = path.read_text().splitlines()
-    path.unlink()
-    elsewhere = json.loads(lines[0]) | {"digest": "ab"}
-    outside = json.loads(next(line for line in lines if '"xyxy": [' in line)) | {"xyxy": [0, 0, 5000, 10]}
-    download = tmp_path / "decisions.jsonl"
-    download.write_text("\n".join([*lines, json.dumps(elsewhere), json.dumps(outside), '{"image": "cut', *lines[:1]]) + "\n")
-    merged = merge_reviews(out, download)
-    assert (merged.added, merged.known, merged.elsewhere) == (len(lines), 1, 1)
-    assert f"decisions.jsonl:{len(lines) + 2}: the box" in merged.faults[0]
-    assert f"decisions.jsonl:{len(lines) + 3} is no review" in merged.faults[1]
-    assert path.read_text().splitlines() == lines
-    again = merge_reviews(out, download)
-    assert (again.added, again.known) == (0, len(lines) + 1)
-    assert path.read_text().splitlines() == lines
-
-
-def test_of_merged_decisions_the_latest_counts_in_whatever_order_they_came(out: Path, tmp_path: Path) -> None:
-    path = out / "run" / "reviews.jsonl"
-    with page_of(out) as server:
-        stop = with_labels(every_stop(server))
-        decide(server, stop, "rejected", stop["image"]["labels"][0])
-        decide(server, stop, "accepted", stop["image"]["labels"][0])
-    older, newer = path.read_text().splitlines()
-    path.write_text(newer + "\n")
-    (tmp_path / "older.jsonl").write_text(older + "\n")
-    assert merge_reviews(out, tmp_path / "older.jsonl").added == 1
-    assert [review.verdict for review in read_reviews(path)] == ["accepted"]
-    assert len(read_all_reviews(path)) == 2
-
-
-def test_a_file_that_is_not_there(out: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"nothing.jsonl cannot be read .* a review page downloads"):
-        merge_reviews(out, tmp_path / "nothing.jsonl")

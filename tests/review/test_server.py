@@ -122,7 +122,28 @@ def test_what_is_no_decision_is_told_and_not_kept(server: ReviewServer, decision
     assert ask(server, "about")["undo"] == 0
 
 
+@pytest.mark.parametrize("length", ["x", "-1", "1_0", "9" * 5000, None])
+def test_a_body_of_unknown_length_is_refused_and_what_follows_is_no_request(server: ReviewServer, length: str | None) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
+    connection.putrequest("POST", f"/{server.token}/decide")
+    connection.putheader("Content-Type", "application/json")
+    if length is not None:
+        connection.putheader("Content-Length", length)
+    connection.endheaders(b'{"stop": 0}')
+    answer = connection.getresponse()
+    assert answer.status == 413 and answer.read()
+    assert connection.sock is None or connection.sock.recv(1) == b""  # closed
+
+
 def test_other_verbs_and_paths(server: ReviewServer) -> None:
     assert answer_of(server.url + "about", {})[0] == 404
     assert answer_of(server.url + "nowhere")[0] == 404
-    assert answer_of(server.url + "decide", b"[1, 2")[0] == 400
+    for body in (
+        b"[1, 2",
+        b"[1, 2]",
+        b"[" * 60_000,
+        b'{"stop": 1e999, "image": 0, "decision": {}}',
+        b'{"stop": 0, "image": 0, "decision": 7}',
+    ):
+        assert answer_of(server.url + "decide", body)[0] == 400
+    assert ask(server, "stops?after=-1&count=-1")["stops"] == []

@@ -174,11 +174,12 @@
   dialog.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
     if (event.repeat && !event.key.startsWith("Arrow")) { event.preventDefault(); return; } // a key held down is one decision
-    const digit = Number(event.key);
+    const key = pressed(event);
+    const digit = Number(key);
     const act = digit >= 1 && digit <= Math.min(BUTTONS, classes.length) ? () => rename(classes[digit - 1]) : {
       a: accept, x: reject, delete: reject, u: undo, m: bare, arrowleft: () => move(-1), arrowright: () => move(1),
       r: () => side.querySelector("select")?.focus(),
-    }[event.key.toLowerCase()];
+    }[key];
     if (!act) return;
     event.preventDefault();
     act();

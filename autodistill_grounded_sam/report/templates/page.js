@@ -12,6 +12,9 @@ const button = (text, key, act) => {
   return made;
 };
 
+// The key in small letters; where the letters are others, or digits need Shift, its place counts.
+const pressed = ({ key, code }) => (key.length > 1 || /[a-z0-9]/i.test(key) ? key : code.replace(/^(Key|Digit)/, "")).toLowerCase();
+
 // A button above the whole picture.
 const opener = (shot, act) => {
   const made = document.createElement("button");
@@ -87,7 +90,7 @@ const opener = (shot, act) => {
   dialog.addEventListener("close", () => openers[current].focus());
   dialog.addEventListener("click", (event) => event.target === dialog && close());
   dialog.addEventListener("keydown", (event) => {
-    const act = { ArrowLeft: () => move(-1), ArrowRight: () => move(1), m: bare, M: bare }[event.key];
+    const act = { arrowleft: () => move(-1), arrowright: () => move(1), m: bare }[pressed(event)];
     if (act && !event.ctrlKey && !event.metaKey && !event.altKey) {
       event.preventDefault();
       act();

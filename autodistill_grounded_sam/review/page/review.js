@@ -44,14 +44,15 @@ function send(path, body) {
   waiting += 1;
   const sent = line.then(() => ask(path, body));
   line = sent.catch(() => {});
-  return sent.finally(() => { waiting -= 1; }).then((answer) => { progress(answer); return answer; }, (error) => { fail(error); throw error; });
+  return sent.finally(() => { waiting -= 1; }).then((answer) => { progress(answer); return answer; }, (error) => { fail(error, waiting + 1); throw error; });
 }
 
-function fail(error) {
+function fail(error, lost = waiting) {
+  if ($("fault").open) return; // the first one knows what was on its way
   $("fault-text").textContent = error instanceof TypeError
-    ? "The program behind this page does not answer. Start `grounded-sam review` again; what was kept before is safe."
+    ? `The program behind this page does not answer. Start \`grounded-sam review\` again; what was kept before is safe. The last decisions here were not kept: ${lost} at most.`
     : error.message;
-  if (!$("fault").open) $("fault").showModal();
+  $("fault").showModal();
 }
 
 function progress(answer) {
@@ -100,6 +101,7 @@ async function following() {
 
 async function back() {
   if (!trail.length) return;
+  stopDrawing();
   const at = trail.pop();
   const { stops } = await send(`stops?after=${at - 1}&count=1&every=1`);
   ahead = []; // what follows is fetched anew
@@ -115,20 +117,22 @@ function show(stop, label_ = null) {
   tell();
 }
 
-function next(step) { // another label of this picture, without deciding
-  const all = now ? now.image.labels : [];
-  if (!all.length) return;
-  focus = all[(all.indexOf(focus) + step + all.length) % all.length];
+function look(one) { // at a label of this picture; what was being drawn was of another
+  stopDrawing();
+  focus = one;
   render();
   tell();
+}
+
+function next(step) { // another label of this picture, without deciding
+  const all = now ? now.image.labels : [];
+  if (all.length) look(all[(all.indexOf(focus) + step + all.length) % all.length]);
 }
 
 function onward() { // to the next label in question, here or at the next stop
   const left = now.image.verdict ? null : now.labels.map(label).find((one) => one && !one.verdict);
   if (!left) return forward();
-  focus = left;
-  render();
-  tell();
+  look(left);
 }
 
 // ---- deciding
@@ -284,7 +288,7 @@ function drag(event) {
   const view = $("view");
   const from = point(event);
   view.setPointerCapture(event.pointerId);
-  const move = (moved) => { drawing.box = clip([...from, ...point(moved)]); hint(); };
+  const move = (moved) => { if (!drawing) return; drawing.box = clip([...from, ...point(moved)]); hint(); };
   const end = (ended) => {
     view.removeEventListener("pointermove", move);
     view.removeEventListener("pointerup", end);
@@ -396,7 +400,7 @@ function list() {
     button.append(dot(one.class), make("span", "name", one.class));
     button.append(make("span", "score", `${signs[one.verdict] || ""} ${one.score === null ? "" : one.score.toFixed(2)}`));
     if (one === focus) button.setAttribute("aria-current", "true");
-    button.addEventListener("click", () => { focus = one; render(); tell(); });
+    button.addEventListener("click", () => look(one));
     row.append(button);
     return row;
   }));
@@ -452,7 +456,8 @@ function shade(image) {
   const [x1, y1, x2, y2] = focus.xyxy;
   const pad = Math.max(x2 - x1, y2 - y1) * 0.12;
   const far = Math.max(image.width, image.height) * 10;
-  return `M${-far} ${-far}H${far}V${far}H${-far}ZM${x1 - pad} ${y1 - pad}H${x2 + pad}V${y2 + pad}H${x1 - pad}Z`;
+  const [left, top, right_, bottom] = clip([x1 - pad, y1 - pad, x2 + pad, y2 + pad]);
+  return `M${-far} ${-far}H${far}V${far}H${-far}ZM${left} ${top}H${right_}V${bottom}H${left}Z`;
 }
 
 function mark(group, one, isFocus) {
@@ -465,7 +470,7 @@ function mark(group, one, isFocus) {
   group.append(put(svg("rect", { ...box, class: `mark${isFocus ? " now" : ""}${gone}` }), gone ? {} : { stroke: own }));
   if (isFocus) return;
   const hit = svg("rect", { ...box, class: "hit" });
-  hit.addEventListener("click", () => { if (!drawing) { focus = one; render(); tell(); } });
+  hit.addEventListener("click", () => { if (!drawing) look(one); });
   group.append(hit);
 }
 
@@ -514,6 +519,11 @@ const KEYS = {
   j: () => next(1), k: () => next(-1), r: find, z: zoom, m: () => { marks = !marks; render(); }, "?": () => $("help").showModal(),
 };
 
+function pressed({ key: name, code }) { // where the letters are others, or digits need Shift, the place of the key counts
+  if (name.length > 1) return name;
+  return (/[a-z0-9?]/i.test(name) ? name : code.replace(/^(Key|Digit)/, "")).toLowerCase();
+}
+
 function zoom() { whole = !whole; render(); }
 
 function key(event) {
@@ -527,9 +537,10 @@ function key(event) {
     if (event.key === "Enter") { event.preventDefault(); keep(); return; }
     if (event.key === "Escape") { stopDrawing(); render(); return; }
   }
-  const digit = Number(event.key);
+  const name = pressed(event);
+  const digit = Number(name);
   if (digit >= 1 && digit <= Math.min(9, about.classes.length)) { rename(about.classes[digit - 1]); return; }
-  const verb = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  const verb = KEYS[name];
   if (!verb || event.repeat) return;
   event.preventDefault();
   verb();
