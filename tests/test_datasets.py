@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from autodistill_grounded_sam import datasets
+from autodistill_grounded_sam.coco_datasets import COCO_FILE, coco_class_names, read_coco
 from autodistill_grounded_sam.datasets import (
-    COCO_FILE,
-    coco_class_names,
     fill_polygon,
-    read_coco,
     read_yolo,
     read_yolo_image,
     read_yolo_rows,
@@ -248,6 +246,21 @@ def test_fill_polygon__is_what_ultralytics_paints() -> None:
         assert (fill_polygon(ring, 40, 20) == painted.astype(np.bool_)).all()
 
 
+@pytest.mark.parametrize("names", ["{1: cup, 2: plate}", "{0: cup, 2: plate}", "{a: cup}"])
+def test_yolo__names_with_a_gap__would_give_a_class_another_name(tmp_path: Path, names: str) -> None:
+    folder = yolo(tmp_path, {"train/a.png": BOX})
+    (folder / "data.yaml").write_text(f"train: train/images\nval: train/images\nnames: {names}\n")
+    with pytest.raises(DatasetError, match=r"must number its \d `names` from 0 without a gap"):
+        yolo_class_names(folder)
+
+
+def test_yolo__yaml_and_lists_of_another_machine(tmp_path: Path) -> None:
+    folder = yolo(tmp_path, {"train/a b.png": BOX, "train/c.png": BOX})
+    (folder / "train.txt").write_bytes("\ufeff./train/images/a b.png\r\n.\\train\\images\\c.png\r\n".encode())
+    (folder / "data.yaml").write_text("path: /nowhere/cups\ntrain: [train.txt]\nval:\nnames: [' cup ', plate]\n")
+    assert [path.name for path, _ in yolo_image_paths(folder)] == ["a b.png", "c.png"] and yolo_class_names(folder)[0] == "cup"
+
+
 # --- COCO
 
 
@@ -312,6 +325,29 @@ def test_coco__folder_of_splits(tmp_path: Path) -> None:
     ]
     assert [row.split for row in read_coco(tmp_path / "valid" / COCO_FILE)] == ["valid", "valid"]
     assert coco_class_names(tmp_path) == ["cup", "plate"]
+
+
+def test_coco__files_of_a_folder_with_ids_of_their_own__classes_are_known_by_name(tmp_path: Path) -> None:
+    train = coco()
+    train["annotations"][1] |= {"iscrowd": 0}
+    written(tmp_path / "train", train)  # 7 cup, 9 plate
+    categories = [{"id": 1, "name": "spoon"}, {"id": 2, "name": "plate"}]
+    valid = coco(categories=categories, annotations=[{**train["annotations"][0], "category_id": k} for k in (1, 2)])
+    written(tmp_path / "valid", valid)
+    names = coco_class_names(tmp_path)
+    found = {row.split: [names[k] for k in row.class_id] for row in read_coco(tmp_path) if len(row.class_id)}
+    assert names == ["cup", "plate", "spoon"] and found == {"train": ["cup", "plate"], "valid": ["spoon", "plate"]}
+
+
+def test_coco__category_0_of_roboflow__is_no_class_unless_it_labels(tmp_path: Path) -> None:
+    """It names the group; where a class is named as the group is, the file would have two classes of one name."""
+    group = {"id": 0, "name": "cup", "supercategory": "none"}
+    categories = [group, {"id": 1, "name": "cup", "supercategory": "cup"}, {"id": 2, "name": " plate ", "supercategory": "cup"}]
+    annotations = [{**coco()["annotations"][0], "category_id": k} for k in (1, 2)]
+    file = written(tmp_path, coco(categories=categories, annotations=annotations))
+    assert coco_class_names(file) == ["cup", "plate"] and next(read_coco(file)).class_id.tolist() == [0, 1]
+    file = written(tmp_path, coco(categories=categories, annotations=[{**annotations[0], "category_id": 0}]))
+    assert coco_class_names(file) == ["cup", "cup", "plate"] and next(read_coco(file)).class_id.tolist() == [0]
 
 
 def test_coco__no_annotations_key(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from PIL import Image
 
 from autodistill_grounded_sam.datasets import dataset_class_names, read_dataset
 from autodistill_grounded_sam.errors import ExportError
-from autodistill_grounded_sam.export.painted import ious_with, paint_objects, palette
+from autodistill_grounded_sam.export.painted import ious_with, paint_objects
 from autodistill_grounded_sam.masks import decode_mask, encode_mask, mask_iou
 from autodistill_grounded_sam.types import Labels, State
+from autodistill_grounded_sam.voc_datasets import voc_palette
 from tests.peers import peer
 
 PAINTED = ("masks", "coco-panoptic", "voc")
@@ -54,7 +55,7 @@ def test_paint__every_pixel_goes_to_the_smallest_that_covers_it(masks: list[Any]
 
 
 def test_palette__is_that_of_voc() -> None:
-    colours = np.array(palette()).reshape(-1, 3)
+    colours = np.array(voc_palette()).reshape(-1, 3)
     assert colours[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]] and colours[255].tolist() == [
         224,
         224,
