@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from autodistill_grounded_sam.coco_datasets import coco_class_names, is_coco, read_coco
 from autodistill_grounded_sam.errors import DatasetError
-from autodistill_grounded_sam.masks import boxes_xyxy, encode_mask
+from autodistill_grounded_sam.masks import boxes_xyxy, encode_mask, from_coco
 from autodistill_grounded_sam.tool_datasets import read_tool_dataset, tool_class_names, tool_format
 from autodistill_grounded_sam.tool_images import upright_size
 from autodistill_grounded_sam.types import DatasetImage, Int32, Mask, OnBad, Split
@@ -26,6 +26,7 @@ IMAGE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 )
 
+TURNED = "obb"  # `task` in the data.yaml of turned boxes, which nothing else tells from rings of four points
 SIX_DIGITS = b" 0.000000"  # how our label files write a number (here a zero): after a blank, with six digits, all of one length
 _LARGEST_DIGITS = np.array([0, 9, 0, 9, 9, 9, 9, 9, 9], np.uint8)
 _DIGIT_VALUES = np.array([0, 1e6, 0, 1e5, 1e4, 1e3, 100, 10, 1])
@@ -90,11 +91,12 @@ def read_yolo(
     An image that cannot be read, or its label file, raises; with `on_bad` the image is left out. `test` adds the test split.
     """
     classes = len(yolo_class_names(dataset))
+    turned = _yolo_settings(dataset)[1].get("task") == TURNED
     paths = [(path, split, False) for path, split in yolo_image_paths(dataset, splits)]
     paths += [(path, "valid", True) for path in _yolo_test_paths(dataset)] if test else []
     for image_path, split, is_test in paths:
         try:
-            image = read_yolo_image(image_path, split, classes)
+            image = read_yolo_image(image_path, split, classes, turned=turned)
         except (ValueError, OverflowError, OSError) as error:  # beside DatasetError: a label file that is no text, a huge class
             if on_bad is None:
                 raise
@@ -119,8 +121,12 @@ def yolo_image_paths(dataset: Path, splits: Sequence[Split] = ("train", "valid")
     return found
 
 
-def read_yolo_image(image_path: Path, split: Split, classes: int) -> DatasetImage:
-    """One image of a YOLO dataset of so many classes, with the labels beside it; only the image's header is read."""
+def read_yolo_image(image_path: Path, split: Split, classes: int, *, turned: bool = False) -> DatasetImage:
+    """One image of a YOLO dataset of so many classes, with the labels beside it; only the image's header is read.
+
+    Rings are painted as trainers paint them. `turned` boxes are filled by their area: their corners are at the outer edges of
+    pixels, so with the outline painted they would be a pixel wider each time that they are read and written.
+    """
     width, height = upright_size(image_path)
     label_file = yolo_label_file(image_path)
     class_id, rows = read_yolo_rows(label_file) if label_file.is_file() else (np.zeros(0, np.int32), [])
@@ -132,7 +138,8 @@ def read_yolo_image(image_path: Path, split: Split, classes: int) -> DatasetImag
     if rings and len(rings) != len(rows):
         raise DatasetError(f"{label_file} mixes boxes and rings; ultralytics would drop the whole image. Write one or the other")
     if rings:
-        rle = tuple(encode_mask(fill_polygon(ring, width, height)) for ring in rings)
+        by_area = [from_coco([ring.reshape(-1).tolist()], width, height) for ring in rings] if turned else []
+        rle = tuple(by_area) or tuple(encode_mask(fill_polygon(ring, width, height)) for ring in rings)
         return DatasetImage(image_path, image_path.name, split, width, height, class_id, boxes_xyxy(rle), rle)
     boxes = np.array([row[:4] for row in rows], np.float64).reshape(-1, 4)
     half = boxes[:, 2:] / 2
