@@ -17,11 +17,13 @@ from autodistill_grounded_sam.tool_images import masks_of, side_of
 from autodistill_grounded_sam.types import DatasetImage, OnBad, Split
 
 COCO_FILE = "_annotations.coco.json"  # beside the images of a split: where rfdetr and Roboflow look for it
+INSTANCES = "instances_"  # and the split, in `annotations`: COCO's own names
+_DIGITS = "0123456789"
 
 
 def is_coco(dataset: Path) -> bool:
     """Whether this is a json, or a folder of splits with one each."""
-    return dataset.suffix.lower() == ".json" or any((dataset / split / COCO_FILE).is_file() for split in ("train", "valid"))
+    return dataset.suffix.lower() == ".json" or bool(_split_files(dataset))
 
 
 def coco_class_names(file: Path) -> list[str]:
@@ -62,7 +64,7 @@ def read_coco(file: Path, on_bad: OnBad | None = None, *, test: bool = False) ->
             raise DatasetError(f"{annotation_file} is not after COCO: {_why(error)}") from error
         for image in images:
             annotations = per_image.get(image["id"], [])
-            read = partial(_coco_image, annotation_file.parent, (split, is_test), index, image)
+            read = partial(_coco_image, _image_folders(annotation_file), (split, is_test), index, image)
             try:
                 row = read(annotations)
             except Exception as error:  # pycocotools raises Exception itself for a polygon that is none
@@ -115,15 +117,35 @@ def _without_bad(
 def _coco_files(file: Path) -> list[tuple[Path, Split, bool]]:
     """Each json, its side, and whether it is of a test split."""
     if not file.is_dir():
-        return [(file, *side_of([file.parent.name]))]
-    found = [(file / split / COCO_FILE, *side_of([split])) for split in ("train", "valid", "test")]
-    found = [one for one in found if one[0].is_file()]
+        return [(file, *side_of([file.parent.name, _subset(file).rstrip(_DIGITS)]))]
+    found = _split_files(file)
     if not any(not is_test for _, _, is_test in found):
         raise DatasetError(
-            f"no dataset in {file}: expected a data.yaml (YOLO), train/{COCO_FILE} or valid/{COCO_FILE} (COCO) or the path of a "
-            "json, XML files of PASCAL VOC or CVAT, or JSON files of LabelMe"
+            f"no dataset in {file}: expected a data.yaml (YOLO), train/{COCO_FILE}, valid/{COCO_FILE} or "
+            f"annotations/{INSTANCES}train*.json (COCO) or the path of a json, XML files of PASCAL VOC or CVAT, or JSON files of "
+            "LabelMe"
         )
     return found
+
+
+def _split_files(folder: Path) -> list[tuple[Path, Split, bool]]:
+    """As `_coco_files`, of a folder: as Roboflow lays it out, or as COCO itself."""
+    files = [folder / split / COCO_FILE for split in ("train", "valid", "test")]
+    found = [(file, *side_of([file.parent.name])) for file in files if file.is_file()]
+    own = sorted((folder / "annotations").glob(f"{INSTANCES}*.json"))
+    return found or [(file, *side_of([_subset(file).rstrip(_DIGITS)])) for file in own]
+
+
+def _subset(file: Path) -> str:
+    """`train2017` of `instances_train2017.json`; "" for a file of another name."""
+    return file.stem.removeprefix(INSTANCES) if file.name.startswith(INSTANCES) else ""
+
+
+def _image_folders(file: Path) -> tuple[Path, ...]:
+    """Where the images of a json may lie: beside it, or where COCO and Datumaro have those of `annotations/instances_*.json`."""
+    subset, root = _subset(file), file.parent.parent
+    more = (root / subset, root / "images" / subset, root / "images") if subset else ()
+    return (file.parent, *more)
 
 
 def _load_coco(file: Path) -> dict[str, Any]:
@@ -158,7 +180,11 @@ def _coco_index(content: dict[str, Any], names: Sequence[str]) -> dict[Any, int]
 
 
 def _coco_image(
-    folder: Path, side: tuple[Split, bool], index: Mapping[Any, int], image: dict[str, Any], annotations: list[dict[str, Any]]
+    folders: Sequence[Path],
+    side: tuple[Split, bool],
+    index: Mapping[Any, int],
+    image: dict[str, Any],
+    annotations: list[dict[str, Any]],
 ) -> DatasetImage:
     width, height = int(image["width"]), int(image["height"])
     xywh = np.array([annotation["bbox"] for annotation in annotations] or np.zeros((0, 4)), np.float64)
@@ -171,9 +197,9 @@ def _coco_image(
     rle, some_rle = masks_of(masks)
     scored = any(annotation.get("score") is not None for annotation in annotations)
     scores = [1.0 if annotation.get("score") is None else float(annotation["score"]) for annotation in annotations]
-    path = folder / str(image["file_name"])
+    paths = [folder / str(image["file_name"]) for folder in folders]
     return DatasetImage(
-        path=path if path.is_file() else None,
+        path=next((path for path in paths if path.is_file()), None),
         name=str(image["file_name"]),
         split=side[0],
         width=width,

@@ -17,6 +17,7 @@ from autodistill_grounded_sam import datasets
 from autodistill_grounded_sam.coco_datasets import COCO_FILE, coco_class_names, read_coco
 from autodistill_grounded_sam.datasets import (
     fill_polygon,
+    read_dataset,
     read_yolo,
     read_yolo_image,
     read_yolo_rows,
@@ -337,6 +338,22 @@ def test_coco__files_of_a_folder_with_ids_of_their_own__classes_are_known_by_nam
     names = coco_class_names(tmp_path)
     found = {row.split: [names[k] for k in row.class_id] for row in read_coco(tmp_path) if len(row.class_id)}
     assert names == ["cup", "plate", "spoon"] and found == {"train": ["cup", "plate"], "valid": ["spoon", "plate"]}
+
+
+@pytest.mark.parametrize("place", ["", "images/"])
+def test_coco__its_own_layout(tmp_path: Path, place: str) -> None:
+    (tmp_path / "annotations").mkdir()
+    for subset, number in (("train2017", 5), ("val2017", 10), ("test2017", 10)):
+        picture = tmp_path / f"{place}{subset}" / f"{number}.png"
+        picture.parent.mkdir(parents=True)
+        Image.new("RGB", (40, 20)).save(picture)
+        content = coco(images=[image for image in coco()["images"] if image["id"] == number], annotations=[])
+        (tmp_path / "annotations" / f"instances_{subset}.json").write_text(json.dumps(content))
+    (tmp_path / "annotations" / "captions_train2017.json").write_text("{}")
+    found = [(row.split, row.path and row.path.parent.name) for row in read_dataset(tmp_path)]
+    assert found == [("train", "train2017"), ("valid", "val2017")] and len(list(read_dataset(tmp_path, test=True))) == 3
+    (alone,) = read_coco(tmp_path / "annotations" / "instances_val2017.json")
+    assert alone.split == "valid" and alone.path == tmp_path / f"{place}val2017" / "10.png"
 
 
 def test_coco__category_0_of_roboflow__is_no_class_unless_it_labels(tmp_path: Path) -> None:
