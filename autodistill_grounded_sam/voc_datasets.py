@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from autodistill_grounded_sam.errors import DatasetError
-from autodistill_grounded_sam.masks import encode_mask
+from autodistill_grounded_sam.masks import areas, boxes_xyxy, encode_mask
 from autodistill_grounded_sam.tool_images import (
     LOOKED_AT,
     ToolImage,
@@ -28,6 +29,7 @@ from autodistill_grounded_sam.tool_images import (
 from autodistill_grounded_sam.types import OnBad, Rle
 
 VOC_PICTURES, VOC_OBJECTS, VOC_LABELS = "JPEGImages", "SegmentationObject", "labelmap.txt"
+ROUNDING_PX = 2.0  # that a mask may reach beyond the box of its object
 _COLOURED = re.compile(r"(.*):\d+,\d+,\d+:[^:]*:[^:]*")  # a line of `labelmap.txt`, whose head is a comment
 _LISTED = re.compile(r"(.*?)(?:\s+-?[01])?")  # an image of a list, with or without a class's flag
 
@@ -70,7 +72,7 @@ def voc_images(dataset: Path, on_bad: OnBad | None = None) -> Iterator[ToolImage
 
 
 def voc_image(file: Path, on_bad: OnBad | None = None) -> ToolImage:
-    """One XML file. Its shapes are (object element, its mask or None): number k of `SegmentationObject/*.png` is the k-th's."""
+    """One XML file. Its shapes are (object element, its mask or None), see `_masks_of`."""
     root = xml_root(file)
     if root.tag != "annotation":
         raise DatasetError(f"{file} is not of PASCAL VOC: its root is <{root.tag}>, not <annotation>")
@@ -92,8 +94,7 @@ def voc_image(file: Path, on_bad: OnBad | None = None) -> ToolImage:
     if picture.is_file() and objects:
         numbers = _numbers(picture)
         if numbers.shape == (height, width):
-            found = [encode_mask(numbers == place) for place in range(1, len(objects) + 1)]
-            masks = list(found) if np.isin(numbers, np.arange(1, len(objects) + 1)).any() else masks
+            masks = _masks_of(numbers, np.array([_corners(element) for element in objects]))
         else:
             problem = f"{picture} is {numbers.shape[1]}x{numbers.shape[0]}, the image {width}x{height}: it has boxes only"
             if on_bad is None:
@@ -106,13 +107,48 @@ def voc_image(file: Path, on_bad: OnBad | None = None) -> ToolImage:
 def voc_shape(shape: Any, image: ToolImage) -> ToolShape:
     """Corners of VOC count pixels from 1 and the last is inside: the box from 1 to 10 is ten pixels wide."""
     element, rle = shape
-    x1, y1, x2, y2 = (float(element.findtext(f"bndbox/{side}") or "nan") for side in ("xmin", "ymin", "xmax", "ymax"))
+    x1, y1, x2, y2 = _corners(element)
     xyxy = np.array([x1 - 1, y1 - 1, x2, y2])
     if not np.isfinite(xyxy).all() or x2 < x1 or y2 < y1:
         raise ValueError(f"a bndbox needs xmin <= xmax and ymin <= ymax, got {x1, y1, x2, y2}")
     score = element.findtext("score")
     inside = xyxy.clip(0, [image.width, image.height] * 2)
     return ToolShape((element.findtext("name") or "").strip(), inside, rle, float(score) if score else None)
+
+
+def _corners(element: Any) -> tuple[float, ...]:
+    """xmin, ymin, xmax, ymax of an object, nan for what is missing or no number."""
+    return tuple(_number(element.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax"))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _masks_of(numbers: npt.NDArray[np.int64], corners: npt.NDArray[np.float64]) -> list[Rle | None]:
+    """The mask of each object by its corners (n, 4); of none where the picture shows none of them.
+
+    After the devkit number k is the k-th object. Datumaro, and so CVAT, numbers them as they lie on one another: where a mask is
+    not inside the box of its object, each goes to the box that it fits best.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    rles = [encode_mask(numbers == place) for place in range(1, len(corners) + 1)]
+    shown = areas(rles) > 0
+    if not shown.any():
+        return [None] * len(corners)
+    boxes, tight = np.nan_to_num(corners - [1, 1, 0, 0]), boxes_xyxy(rles).astype(np.float64)
+    away = np.maximum(boxes[:, :2] - tight[:, :2], tight[:, 2:] - boxes[:, 2:]).max(axis=1)
+    if (away[shown] <= ROUNDING_PX).all():
+        return list(rles)
+    low, high = np.maximum(boxes[:, None, :2], tight[None, :, :2]), np.minimum(boxes[:, None, 2:], tight[None, :, 2:])
+    shared = (high - low).clip(0).prod(axis=2)
+    sizes = [(one[:, 2:] - one[:, :2]).prod(axis=1) for one in (boxes, tight)]
+    iou = shared / np.maximum(sizes[0][:, None] + sizes[1][None] - shared, 1)
+    return [rles[place] for place in linear_sum_assignment(-iou)[1].tolist()]
 
 
 def voc_palette() -> list[int]:

@@ -92,6 +92,19 @@ def test_voc__classes_that_look_like_the_labelmap_s_own_lines(tmp_path: Path) ->
     assert dataset_class_names(tmp_path) == ["background", "#1", "a:b"] and row.class_id.tolist() == [1, 0]
 
 
+def test_voc__masks_in_another_order_than_the_objects(tmp_path: Path) -> None:
+    """As Datumaro numbers them; a mask that is partly covered still lies in its box."""
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "SegmentationObject").mkdir()
+    numbers = np.zeros((48, 64), np.uint8)
+    numbers[20:24, 30:32], numbers[:10, :10], numbers[40:48, 40:60] = 1, 2, 3
+    boxes = box("cup", 1, 1, 10, 20), box("plate", 31, 21, 32, 24), box("cup", 41, 41, 60, 48)
+    (tmp_path / "Annotations" / "a.xml").write_text(voc("a.jpg", *boxes))
+    Image.fromarray(numbers).save(tmp_path / "SegmentationObject" / "a.png")
+    (row,) = read_dataset(tmp_path)
+    assert areas(row.rle or ()).tolist() == [100, 8, 160]
+
+
 def test_voc__masks_in_the_colours_of_voc_and_masks_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "SegmentationObject").mkdir()

@@ -212,3 +212,13 @@ def test_datumaro__loads_voc_and_panoptic(kit: Any, scenes: Any, tmp_path: Path)
     names = [label.name for label in dataset.categories()[dm.AnnotationType.label]]
     counts = {item.id: sum(one.type == dm.AnnotationType.bbox for one in item.annotations) for item in dataset}
     assert counts == {stem: len(labels) for stem, labels in source.items()} and names[1:4] == list(kit.names)
+
+
+def test_datumaro__masks_of_its_voc_are_read_by_us(kit: Any, scenes: Any, tmp_path: Path) -> None:
+    """It paints objects in VOC's colours, and numbers them in another order than it lists them."""
+    datumaro = peer("datumaro")
+    kit.export(scenes, "voc", tmp_path / "ours")
+    datumaro.Dataset.import_from(str(tmp_path / "ours"), "voc").export(str(tmp_path / "theirs"), "voc", save_media=True)
+    for ours, theirs in zip(read_dataset(tmp_path / "ours"), read_dataset(tmp_path / "theirs"), strict=True):
+        assert (ours.name, ours.class_id.tolist()) == (theirs.name, theirs.class_id.tolist())
+        assert min(map(mask_iou, ours.rle or (), theirs.rle or ()), default=1) == 1
