@@ -130,10 +130,10 @@ def _notes(upload: _Upload, copies: int) -> Iterator[str]:
     if copies:
         yield f"{copies} image(s) are the very bytes of another: a project holds one of each, with the labels of the first"
     if upload.had_annotations:
-        yield f"{len(upload.had_annotations)} image(s) are annotated there already: those labels stay, these were not taken"
+        count = len(upload.had_annotations)
+        yield f"{count} image(s) had labels there already, of an upload that broke off or of somebody else: those stay as they are"
     if upload.are_predictions:
-        count = len(upload.are_predictions)
-        yield f"{count} image(s) went up before as predictions and stay such: accept them there, or upload to another project"
+        yield f"{len(upload.are_predictions)} image(s) went up before as predictions and stay such: accept them there, or upload to another project"
 
 
 def plan_upload(dataset: Path, project: str, *, ledger: Path) -> int:
@@ -207,7 +207,7 @@ def _send(upload: _Upload, item: _Item) -> str:
     if labels and not error:
         _, error = upload.retrier.call(lambda: _send_labels(upload, item, labels, remote_id, replace=is_done))
     if not error:
-        why = "annotated there already" if digest in upload.had_annotations else ""
+        why = "had labels there already" if digest in upload.had_annotations else ""
         upload.ledger.add(
             digest, item.name, "done", remote_id=remote_id, labels=labels_digest, error=why, is_prediction=upload.as_predictions
         )

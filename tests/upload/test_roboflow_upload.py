@@ -126,7 +126,7 @@ def test_upload__labels_that_an_image_has_there_stay_and_it_is_told(roboflow_ser
     for label in (dataset / "train" / "labels").glob("*.txt"):
         label.write_text(POLYGON)
     for summary in (upload(roboflow_server, dataset, as_predictions=False), upload(roboflow_server, dataset)):
-        assert "5 image(s) are annotated there already: those labels stay" in summary.notes[0]
+        assert "5 image(s) had labels there already" in summary.notes[0]
     assert {annotation["annotationFile"] for (annotation,) in roboflow_server.annotations.values()} == {BOX.strip()}
 
 
