@@ -131,9 +131,10 @@ def _notes(upload: _Upload, copies: int) -> Iterator[str]:
         yield f"{copies} image(s) are the very bytes of another: a project holds one of each, with the labels of the first"
     if upload.had_annotations:
         count = len(upload.had_annotations)
-        yield f"{count} image(s) had labels there already, of an upload that broke off or of somebody else: those stay as they are"
+        yield f"{count} image(s) had labels there already, of an upload that broke off or of somebody else: those stay"
     if upload.are_predictions:
-        yield f"{len(upload.are_predictions)} image(s) went up before as predictions and stay such: accept them there, or upload to another project"
+        told = f"{len(upload.are_predictions)} image(s) went up before as predictions and stay such"
+        yield f"{told}: accept them there, or upload to another project"
 
 
 def plan_upload(dataset: Path, project: str, *, ledger: Path) -> int:
