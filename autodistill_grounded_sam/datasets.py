@@ -79,7 +79,7 @@ def yolo_class_names(dataset: Path) -> list[str]:
         names = [name for _, name in sorted(zip(keys, names.values(), strict=True))]
     if not isinstance(names, Sequence) or isinstance(names, str):
         raise DatasetError(f"{yaml_file} must hold a list or mapping `names`, got {names!r}")
-    return [str(name).strip() for name in names]
+    return [str(name) for name in names]
 
 
 def read_yolo(

@@ -71,7 +71,7 @@ def import_dataset(
     if progress is not None:
         progress.message(f"reading {len(rows)} images below {root}")
     folder = _folder(root, row_of)
-    own_names = dataset_class_names(dataset)
+    own_names = [name.strip() for name in dataset_class_names(dataset)]  # no class can have blanks around its name
     added = _labels_to_add(add, own_names, {image.digest for image in folder.images}, notes)
     if without := _without_masks(folder.images, row_of, added):
         notes.append(f"{without} added label(s) have no mask here: the dataset's own labels in their images are boxes")

@@ -265,6 +265,10 @@ def test_class_names_of_any_kind_stay_as_they_are(tmp_path: Path, names: tuple[s
     assert dataset_class_names(tmp_path / "out") == list(names)
 
 
+def test_blanks_around_a_class_name_go(tmp_path: Path) -> None:
+    assert set(import_dataset(people(tmp_path / "in", names=(" cup", "plate ")), tmp_path / "run").per_class) == set(NAMES)
+
+
 def test_a_class_named_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"in names the class 'cup' twice: give each class a name of its own"):
         import_dataset(people(tmp_path / "in", names=("cup", "cup")), tmp_path / "run")
