@@ -18,8 +18,8 @@ import numpy as np
 
 from autodistill_grounded_sam import pipeline, plugins
 from autodistill_grounded_sam.adapting import adapt_weights
+from autodistill_grounded_sam.coco_datasets import read_coco
 from autodistill_grounded_sam.config import LabelConfig, RunConfig, SeeConfig
-from autodistill_grounded_sam.datasets import read_coco
 from autodistill_grounded_sam.decisions import require_apart
 from autodistill_grounded_sam.distill.students import predict_folder
 from autodistill_grounded_sam.errors import ConfigError

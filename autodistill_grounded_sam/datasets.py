@@ -1,14 +1,13 @@
-"""Readers of labelled datasets on disk: YOLO (segments or boxes) and COCO json, one image at a time; what annotation tools write
-is read by `tool_datasets`.
+"""Readers of labelled datasets on disk, one image at a time: YOLO (segments or boxes) here, COCO in `coco_datasets`, and what
+annotation tools write in `tool_datasets`.
 
 Used on our own exports (read back, `evaluate`, the door's lazy dataset) and on what people bring.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autodistill_grounded_sam.coco_datasets import coco_class_names, is_coco, read_coco
 from autodistill_grounded_sam.errors import DatasetError
 from autodistill_grounded_sam.masks import boxes_xyxy, encode_mask, from_coco
-from autodistill_grounded_sam.tool_datasets import read_tool_dataset, tool_class_names, tool_format, upright_size
+from autodistill_grounded_sam.tool_datasets import read_tool_dataset, tool_class_names, tool_format
+from autodistill_grounded_sam.tool_images import upright_size
 from autodistill_grounded_sam.types import DatasetImage, Int32, Mask, OnBad, Split
 
-COCO_FILE = "_annotations.coco.json"  # beside the images of a split: where rfdetr and Roboflow look for it
 IMAGE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 )
 
+TURNED = "obb"  # `task` in the data.yaml of turned boxes, which nothing else tells from rings of four points
 SIX_DIGITS = b" 0.000000"  # how our label files write a number (here a zero): after a blank, with six digits, all of one length
 _LARGEST_DIGITS = np.array([0, 9, 0, 9, 9, 9, 9, 9, 9], np.uint8)
 _DIGIT_VALUES = np.array([0, 1e6, 0, 1e5, 1e4, 1e3, 100, 10, 1])
@@ -49,16 +50,17 @@ def dataset_class_names(dataset: Path) -> list[str]:
     folder of PASCAL VOC, LabelMe or CVAT (see `tool_datasets`)."""
     if is_yolo(dataset):
         return yolo_class_names(dataset)
-    tool = None if _is_coco(dataset) else tool_format(dataset)
+    tool = None if is_coco(dataset) else tool_format(dataset)
     return coco_class_names(dataset) if tool is None else tool_class_names(dataset, tool)
 
 
-def read_dataset(dataset: Path, on_bad: OnBad | None = None) -> Iterator[DatasetImage]:
-    """Every image of a dataset, told apart as in `dataset_class_names`."""
+def read_dataset(dataset: Path, on_bad: OnBad | None = None, *, test: bool = False) -> Iterator[DatasetImage]:
+    """Every image of a dataset, told apart as in `dataset_class_names`. Images of a test split count as valid: `test` takes those
+    of YOLO and COCO as well, the other formats have no way without."""
     if is_yolo(dataset):
-        return read_yolo(dataset, on_bad=on_bad)
-    tool = None if _is_coco(dataset) else tool_format(dataset)
-    return read_coco(dataset, on_bad) if tool is None else read_tool_dataset(dataset, tool, on_bad)
+        return read_yolo(dataset, on_bad=on_bad, test=test)
+    tool = None if is_coco(dataset) else tool_format(dataset)
+    return read_coco(dataset, on_bad, test=test) if tool is None else read_tool_dataset(dataset, tool, on_bad)
 
 
 def is_yolo(dataset: Path) -> bool:
@@ -66,42 +68,47 @@ def is_yolo(dataset: Path) -> bool:
     return dataset.suffix.lower() in (".yaml", ".yml") or (dataset / "data.yaml").is_file()
 
 
-# --- YOLO
-
-
 def yolo_class_names(dataset: Path) -> list[str]:
     """The class names of a YOLO dataset (its folder, or its `data.yaml`), in the order of their ids."""
     yaml_file, settings = _yolo_settings(dataset)
     names = settings.get("names")
     if isinstance(names, Mapping):
-        names = [names[key] for key in sorted(names, key=int)]
+        keys = [int(key) if str(key).isdecimal() else key for key in names]
+        if set(keys) != set(range(len(keys))):
+            raise DatasetError(f"{yaml_file} must number its {len(keys)} `names` from 0 without a gap, got {keys}")
+        names = [name for _, name in sorted(zip(keys, names.values(), strict=True))]
     if not isinstance(names, Sequence) or isinstance(names, str):
         raise DatasetError(f"{yaml_file} must hold a list or mapping `names`, got {names!r}")
     return [str(name) for name in names]
 
 
-def read_yolo(dataset: Path, splits: Sequence[Split] = ("train", "valid"), on_bad: OnBad | None = None) -> Iterator[DatasetImage]:
+def read_yolo(
+    dataset: Path, splits: Sequence[Split] = ("train", "valid"), on_bad: OnBad | None = None, *, test: bool = False
+) -> Iterator[DatasetImage]:
     """Every image of a YOLO dataset (its folder, or its `data.yaml`), sorted by name within each split.
 
     An image without a label file has no labels, as ultralytics reads it. A `val` that names the folder of `train` is read once.
-    An image that cannot be read, or its label file, raises; with `on_bad` the image is left out.
+    An image that cannot be read, or its label file, raises; with `on_bad` the image is left out. `test` adds the test split.
     """
     classes = len(yolo_class_names(dataset))
-    for image_path, split in yolo_image_paths(dataset, splits):
+    turned = _yolo_settings(dataset)[1].get("task") == TURNED
+    paths = [(path, split, False) for path, split in yolo_image_paths(dataset, splits)]
+    paths += [(path, "valid", True) for path in _yolo_test_paths(dataset)] if test else []
+    for image_path, split, is_test in paths:
         try:
-            image = read_yolo_image(image_path, split, classes)
+            image = read_yolo_image(image_path, split, classes, turned=turned)
         except (ValueError, OverflowError, OSError) as error:  # beside DatasetError: a label file that is no text, a huge class
             if on_bad is None:
                 raise
             on_bad(image_path.name, "cannot be read", str(error))
         else:
-            yield image
+            yield replace(image, test=is_test)
 
 
 def yolo_image_paths(dataset: Path, splits: Sequence[Split] = ("train", "valid")) -> list[tuple[Path, Split]]:
     """The images of a YOLO dataset (its folder, or its `data.yaml`) with splits, in the order of `read_yolo`; opens none."""
     yaml_file, settings = _yolo_settings(dataset)
-    root = yaml_file.parent / str(settings.get("path") or "")
+    root = _yolo_root(yaml_file, settings)
     done: set[Path] = set()
     found: list[tuple[Path, Split]] = []
     for split in splits:
@@ -114,8 +121,12 @@ def yolo_image_paths(dataset: Path, splits: Sequence[Split] = ("train", "valid")
     return found
 
 
-def read_yolo_image(image_path: Path, split: Split, classes: int) -> DatasetImage:
-    """One image of a YOLO dataset of so many classes, with the labels beside it; only the image's header is read."""
+def read_yolo_image(image_path: Path, split: Split, classes: int, *, turned: bool = False) -> DatasetImage:
+    """One image of a YOLO dataset of so many classes, with the labels beside it; only the image's header is read.
+
+    Rings are painted as trainers paint them. `turned` boxes are filled by their area: their corners are at the outer edges of
+    pixels, so with the outline painted they would be a pixel wider each time that they are read and written.
+    """
     width, height = upright_size(image_path)
     label_file = yolo_label_file(image_path)
     class_id, rows = read_yolo_rows(label_file) if label_file.is_file() else (np.zeros(0, np.int32), [])
@@ -127,7 +138,8 @@ def read_yolo_image(image_path: Path, split: Split, classes: int) -> DatasetImag
     if rings and len(rings) != len(rows):
         raise DatasetError(f"{label_file} mixes boxes and rings; ultralytics would drop the whole image. Write one or the other")
     if rings:
-        rle = tuple(encode_mask(fill_polygon(ring, width, height)) for ring in rings)
+        by_area = [from_coco([ring.reshape(-1).tolist()], width, height) for ring in rings] if turned else []
+        rle = tuple(by_area) or tuple(encode_mask(fill_polygon(ring, width, height)) for ring in rings)
         return DatasetImage(image_path, image_path.name, split, width, height, class_id, boxes_xyxy(rle), rle)
     boxes = np.array([row[:4] for row in rows], np.float64).reshape(-1, 4)
     half = boxes[:, 2:] / 2
@@ -213,6 +225,23 @@ def _yolo_settings(dataset: Path) -> tuple[Path, dict[str, Any]]:
     return yaml_file, settings
 
 
+def _yolo_root(yaml_file: Path, settings: Mapping[str, Any]) -> Path:
+    """Where the folders of the splits lie: at `path`, or beside the yaml where that is a place of another machine."""
+    root = yaml_file.parent / str(settings.get("path") or "")
+    return root if root.is_dir() else yaml_file.parent
+
+
+def _yolo_test_paths(dataset: Path) -> list[Path]:
+    """The images of the test split, less those of the others; none where its folder is not there: `data.yaml` often names one all
+    the same."""
+    yaml_file, settings = _yolo_settings(dataset)
+    entries = settings.get("test") or []
+    root = _yolo_root(yaml_file, settings)
+    places = [_yolo_place(root, str(entry)) for entry in ([entries] if isinstance(entries, str) else entries)]
+    known = {path for path, _ in yolo_image_paths(dataset)}
+    return [path for place in places if place.exists() for path in _yolo_images(place, yaml_file) if path not in known]
+
+
 def _yolo_place(root: Path, entry: str) -> Path:
     """The folder or list of a split; `../train/images`, as Roboflow writes it, means the folder beside the yaml."""
     place = (root / entry).resolve()
@@ -226,144 +255,6 @@ def _yolo_images(place: Path, yaml_file: Path) -> list[Path]:
         files = (path for path in place.rglob("*") if not path.name.startswith("."))  # as macOS leaves beside each file
         return sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
     if place.is_file():  # a list of images, one a line
-        lines = (line.strip() for line in place.read_text(encoding="utf-8").splitlines())
-        return [place.parent / line for line in lines if line]
+        paths = [place.parent / line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        return [path if path.is_file() else Path(str(path).replace("\\", "/")) for path in paths]  # Windows' separators
     raise DatasetError(f"{yaml_file} names {place}, which is not there; keep data.yaml beside its train and valid folders")
-
-
-# --- COCO
-
-
-def coco_class_names(file: Path) -> list[str]:
-    """The category names of a COCO json, sorted by category id: place k is class id k of `read_coco`."""
-    return [str(category["name"]) for category in _coco_categories(_load_coco(_coco_files(file)[0][0]))]
-
-
-def read_coco(file: Path, on_bad: OnBad | None = None) -> Iterator[DatasetImage]:
-    """Every image of a COCO json, or of a folder with `train` and `valid` holding one each; images sorted by id.
-
-    Masks may be polygons, run lengths, or missing (then `rle` is None). The json is held in memory while it is read: it is a
-    format without an order. An annotation that is not after COCO raises DatasetError, one of an image that is not listed is not
-    read; with `on_bad` both are left out and told.
-    """
-    for annotation_file, split in _coco_files(file):
-        content = _load_coco(annotation_file)
-        per_image: dict[Any, list[dict[str, Any]]] = {}
-        try:
-            index = {category["id"]: place for place, category in enumerate(_coco_categories(content))}
-            for annotation in content.get("annotations", []):
-                image_id = annotation["image_id"] if on_bad is None else annotation.get("image_id")
-                per_image.setdefault(image_id, []).append(annotation)
-            images = sorted(content["images"], key=lambda image: (len(str(image["id"])), str(image["id"])))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"{annotation_file} is not after COCO: {_why(error)}") from error
-        for image in images:
-            annotations = per_image.get(image["id"], [])
-            read = partial(_coco_image, annotation_file.parent, split, index, image)
-            try:
-                row = read(annotations)
-            except Exception as error:  # pycocotools raises Exception itself for a polygon that is none
-                if on_bad is None:
-                    problem = f"{annotation_file}: image {image.get('file_name')!r} is not after COCO: {_why(error)}"
-                    raise DatasetError(problem) from error
-                kept = _without_bad(read, image, annotations, on_bad)
-                if kept is not None:
-                    yield kept
-            else:
-                yield row
-        if on_bad is not None:
-            for image_id in sorted(per_image.keys() - {image["id"] for image in images}, key=str):
-                for stray in per_image[image_id]:
-                    detail = f"annotation {stray.get('id')} is of an image that {annotation_file} does not list"
-                    on_bad(f"image id {image_id}", "unknown image", detail)
-
-
-def _why(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
-
-
-def _place(index: Mapping[Any, int], category_id: Any) -> int:
-    if category_id not in index:
-        raise ValueError(f"category_id {category_id} is none of the file's categories ({', '.join(map(str, index)) or 'none'})")
-    return index[category_id]
-
-
-def _without_bad(
-    read: Callable[[list[dict[str, Any]]], DatasetImage], image: dict[str, Any], annotations: list[dict[str, Any]], on_bad: OnBad
-) -> DatasetImage | None:
-    """The image with those of its annotations that can be read, or None where it cannot be read itself."""
-    name = str(image.get("file_name"))
-    try:
-        read([])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        on_bad(name, "cannot be read", f"the image's own entry is not after COCO: {_why(error)}")
-        return None
-    good = []
-    for annotation in annotations:
-        try:
-            read([annotation])
-        except Exception as error:  # as in read_coco
-            on_bad(name, "cannot be read", f"annotation {annotation.get('id')} is not after COCO: {_why(error)}")
-        else:
-            good.append(annotation)
-    return read(good)
-
-
-def _is_coco(dataset: Path) -> bool:
-    return dataset.suffix.lower() == ".json" or any((dataset / split / COCO_FILE).is_file() for split in ("train", "valid"))
-
-
-def _coco_files(file: Path) -> list[tuple[Path, Split]]:
-    if not file.is_dir():
-        return [(file, "valid" if file.parent.name == "valid" else "train")]
-    splits: tuple[Split, ...] = ("train", "valid")
-    found = [(file / split / COCO_FILE, split) for split in splits if (file / split / COCO_FILE).is_file()]
-    if not found:
-        raise DatasetError(
-            f"no dataset in {file}: expected a data.yaml (YOLO), train/{COCO_FILE} or valid/{COCO_FILE} (COCO) or the path of a "
-            "json, XML files of PASCAL VOC or CVAT, or JSON files of LabelMe"
-        )
-    return found
-
-
-def _load_coco(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DatasetError(f"the COCO file {file} cannot be read: {error}") from error
-    except ValueError as error:
-        raise DatasetError(f"{file} is not json: {error}") from error
-    missing = [key for key in ("images", "categories") if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise DatasetError(f"{file} is not a COCO dataset: {' and '.join(missing)} missing")
-    return dict(content)
-
-
-def _coco_categories(content: dict[str, Any]) -> list[dict[str, Any]]:
-    return sorted(content["categories"], key=lambda category: int(category["id"]))
-
-
-def _coco_image(
-    folder: Path, split: Split, index: Mapping[Any, int], image: dict[str, Any], annotations: list[dict[str, Any]]
-) -> DatasetImage:
-    width, height = int(image["width"]), int(image["height"])
-    xywh = np.array([annotation["bbox"] for annotation in annotations] or np.zeros((0, 4)), np.float64)
-    if xywh.shape != (len(annotations), 4):
-        raise ValueError("a bbox must be 4 numbers: x, y, width, height")
-    rle = None
-    if all(annotation.get("segmentation") for annotation in annotations):
-        rle = tuple(from_coco(annotation["segmentation"], width, height) for annotation in annotations)
-    scored = bool(annotations) and all("score" in annotation for annotation in annotations)
-    path = folder / str(image["file_name"])
-    return DatasetImage(
-        path=path if path.is_file() else None,
-        name=str(image["file_name"]),
-        split=split,
-        width=width,
-        height=height,
-        class_id=np.array([_place(index, annotation["category_id"]) for annotation in annotations], np.int32),
-        xyxy=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32),
-        rle=rle,
-        score=np.array([float(annotation["score"]) for annotation in annotations], np.float32) if scored else None,
-        crowd=np.array([bool(annotation.get("iscrowd", 0)) for annotation in annotations], np.bool_),
-    )

@@ -67,7 +67,8 @@ def mask_iou(first: Rle, second: Rle) -> float:
 def from_coco(segmentation: Any, width: int, height: int) -> Rle:
     """The run-length code of a COCO `segmentation`: a list of polygons, run lengths as a list, or a compressed string.
 
-    Raises ValueError for run lengths of another image: decoded all the same, they would show whatever was in memory.
+    Raises ValueError for run lengths that are damaged or of another image: decoded all the same, they would show whatever was in
+    memory.
     """
     from pycocotools import mask as coco
 
@@ -82,7 +83,10 @@ def from_coco(segmentation: Any, width: int, height: int) -> Rle:
     else:
         code = segmentation
     counts = code["counts"]
-    return Rle(size=[height, width], counts=counts.decode("ascii") if isinstance(counts, bytes) else counts)
+    rle = Rle(size=[height, width], counts=counts.decode("ascii") if isinstance(counts, bytes) else counts)
+    if code is segmentation:
+        read_runs([rle])  # which tells of a damaged code
+    return rle
 
 
 def _for_coco(rle: Rle) -> dict[str, Any]:

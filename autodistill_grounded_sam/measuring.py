@@ -14,15 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from autodistill_grounded_sam import pipeline, weights
+from autodistill_grounded_sam.coco_datasets import COCO_FILE, coco_class_names, read_coco
 from autodistill_grounded_sam.config import LabelConfig
-from autodistill_grounded_sam.datasets import (
-    COCO_FILE,
-    coco_class_names,
-    read_coco,
-    read_dataset,
-    read_yolo,
-    yolo_class_names,
-)
+from autodistill_grounded_sam.datasets import read_dataset, read_yolo, yolo_class_names
 from autodistill_grounded_sam.distill.students import Student, is_student, load_student
 from autodistill_grounded_sam.drawing import draw_labels
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, ExportError, WeightsError

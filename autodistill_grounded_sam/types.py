@@ -238,7 +238,8 @@ class DatasetImage:
 
     `path` is None where the file is not beside its labels; `name` is the file name as the dataset writes it. `class_id` (n,)
     indexes the dataset's class names; `xyxy` (n, 4) float32 pixels of the upright image; `rle` n codes, or None if any label is
-    only a box; `score` (n,) float32, or None in a dataset of people; `crowd` (n,) marks COCO's crowd regions, or None.
+    only a box; `some_rle` (n,) is then the masks of the others, or None where there are none; `score` (n,) float32, or None in a
+    dataset of people; `crowd` (n,) marks COCO's crowd regions, or None; an image of a `test` split counts as valid.
     """
 
     path: Path | None
@@ -251,6 +252,8 @@ class DatasetImage:
     rle: tuple[Rle, ...] | None = None
     score: Float32 | None = None
     crowd: npt.NDArray[np.bool_] | None = None
+    some_rle: tuple[Rle | None, ...] | None = None
+    test: bool = False
 
 
 @dataclass(frozen=True)

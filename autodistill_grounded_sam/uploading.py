@@ -64,7 +64,16 @@ def upload_run(
             as_predictions=not as_annotations, project_license="Public Domain" if public else "Private", verify=True,
         )  # fmt: skip
         return UploadReport(
-            to, summary.project, dataset, images, labels, summary.uploaded, summary.skipped, summary.verified, False
+            to,
+            summary.project,
+            dataset,
+            images,
+            labels,
+            summary.uploaded,
+            summary.skipped,
+            summary.verified,
+            False,
+            summary.notes,
         )
     if to != "hf":
         raise ConfigError(f"--to must be one of {', '.join(PLACES)}, got {to!r}")

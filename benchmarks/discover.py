@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from autodistill_grounded_sam import measuring, pipeline
+from autodistill_grounded_sam.coco_datasets import read_coco
 from autodistill_grounded_sam.config import DiscoverConfig, ExportConfig, LabelConfig, RunConfig, SeeConfig
-from autodistill_grounded_sam.datasets import read_coco
 from autodistill_grounded_sam.discover.concepts import merge_tags
 from autodistill_grounded_sam.discovering import discover
 from autodistill_grounded_sam.images import find_images, read_image

@@ -19,8 +19,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from autodistill_grounded_sam import measuring, pipeline
+from autodistill_grounded_sam.coco_datasets import read_coco
 from autodistill_grounded_sam.config import DecideConfig, LabelConfig, RunConfig, SeeConfig
-from autodistill_grounded_sam.datasets import read_coco
 from autodistill_grounded_sam.engine.seams import box_iou
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.painting import ALL_PAIRS, FRESH_SETTINGS, paint_dataset

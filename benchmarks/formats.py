@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autodistill_grounded_sam.datasets import coco_class_names, read_coco
+from autodistill_grounded_sam.coco_datasets import coco_class_names, read_coco
 from autodistill_grounded_sam.export.formats import FORMATS, export_dataset
 from autodistill_grounded_sam.images import dataset_stems, scan
 from autodistill_grounded_sam.types import Labels, State

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from autodistill_grounded_sam import plugins
-from autodistill_grounded_sam.datasets import read_coco
+from autodistill_grounded_sam.coco_datasets import read_coco
 from autodistill_grounded_sam.images import read_image
 from autodistill_grounded_sam.masks import encode_mask, mask_iou
 from autodistill_grounded_sam.painting import FRESH_SETTINGS, paint_scene

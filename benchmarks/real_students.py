@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from autodistill_grounded_sam.datasets import coco_class_names, read_coco
+from autodistill_grounded_sam.coco_datasets import coco_class_names, read_coco
 from autodistill_grounded_sam.evaluate.matching import class_key
 from autodistill_grounded_sam.images import read_image
 from autodistill_grounded_sam.types import DatasetImage

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from autodistill_grounded_sam import pipeline
+from autodistill_grounded_sam.coco_datasets import read_coco
 from autodistill_grounded_sam.config import LabelConfig, RunConfig, SeeConfig
-from autodistill_grounded_sam.datasets import read_coco
 from autodistill_grounded_sam.masks import mask_iou
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.painting import ALL_PAIRS, PainterSettings, paint_dataset

@@ -21,7 +21,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from autodistill_grounded_sam import plugins
 from autodistill_grounded_sam.adapt.measuring import named_objects
-from autodistill_grounded_sam.datasets import read_coco
+from autodistill_grounded_sam.coco_datasets import read_coco
 from autodistill_grounded_sam.distill.students import load_student
 from autodistill_grounded_sam.engine.ensemble import COMMON_THRESHOLD, calibrated, fuse
 from autodistill_grounded_sam.evaluate.average_precision import average_precision

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +13,7 @@ from PIL import Image
 
 from autodistill_grounded_sam import datasets
 from autodistill_grounded_sam.datasets import (
-    COCO_FILE,
-    coco_class_names,
     fill_polygon,
-    read_coco,
     read_yolo,
     read_yolo_image,
     read_yolo_rows,
@@ -27,7 +22,7 @@ from autodistill_grounded_sam.datasets import (
     yolo_label_file,
 )
 from autodistill_grounded_sam.errors import DatasetError
-from autodistill_grounded_sam.masks import areas, decode_mask, encode_mask
+from autodistill_grounded_sam.masks import areas
 
 YAML = "train: train/images\nval: valid/images\nnames: [cup, plate]\n"
 BOX = "1 0.5 0.5 0.25 0.5\n"
@@ -51,9 +46,6 @@ def yolo(folder: Path, labels: dict[str, str | None], settings: str = YAML) -> P
             label_file.parent.mkdir(parents=True, exist_ok=True)
             label_file.write_text(text, encoding="utf-8")
     return folder
-
-
-# --- YOLO
 
 
 def test_yolo__boxes_rings_backgrounds_in_order(tmp_path: Path) -> None:
@@ -248,117 +240,16 @@ def test_fill_polygon__is_what_ultralytics_paints() -> None:
         assert (fill_polygon(ring, 40, 20) == painted.astype(np.bool_)).all()
 
 
-# --- COCO
+@pytest.mark.parametrize("names", ["{1: cup, 2: plate}", "{0: cup, 2: plate}", "{a: cup}"])
+def test_yolo__names_with_a_gap__would_give_a_class_another_name(tmp_path: Path, names: str) -> None:
+    folder = yolo(tmp_path, {"train/a.png": BOX})
+    (folder / "data.yaml").write_text(f"train: train/images\nval: train/images\nnames: {names}\n")
+    with pytest.raises(DatasetError, match=r"must number its \d `names` from 0 without a gap"):
+        yolo_class_names(folder)
 
 
-def coco(**changes: Any) -> dict[str, Any]:
-    annotation = {"id": 1, "image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0}
-    content: dict[str, Any] = {
-        "images": [{"id": number, "file_name": f"{number}.png", "width": 40, "height": 20} for number in (10, 5)],
-        "categories": [{"id": 9, "name": "plate"}, {"id": 7, "name": "cup"}],
-        "annotations": [annotation, {**annotation, "id": 2, "category_id": 9, "iscrowd": 1}],
-    }
-    return {**content, **changes}
-
-
-def written(folder: Path, content: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / COCO_FILE).write_text(json.dumps(content) if not isinstance(content, str) else content)
-    return folder / COCO_FILE
-
-
-def with_masks(*segmentations: Any) -> dict[str, Any]:
-    content = coco()
-    for annotation, segmentation in zip(content["annotations"], segmentations, strict=True):
-        annotation["segmentation"] = segmentation
-    return content
-
-
-def test_coco__classes_by_category_id_images_by_id(tmp_path: Path) -> None:
-    file = written(tmp_path, coco())
-    Image.new("RGB", (40, 20)).save(tmp_path / "5.png")
-    assert coco_class_names(file) == ["cup", "plate"]
-    five, ten = read_coco(file)
-    assert (five.name, five.path, five.width, five.height) == ("5.png", tmp_path / "5.png", 40, 20)
-    assert (five.class_id.tolist(), five.xyxy.tolist()) == ([0, 1], [[1, 2, 4, 6]] * 2)
-    assert (five.rle, five.score) == (None, None)
-    assert five.crowd is not None and five.crowd.tolist() == [False, True]
-    assert (ten.name, ten.path, len(ten.class_id), ten.rle) == ("10.png", None, 0, ())
-
-
-def test_coco__masks_of_any_form_and_scores(tmp_path: Path) -> None:
-    mask = np.zeros((20, 40), np.bool_)
-    mask[2:6, 1:4] = True
-    content = with_masks([[1, 2, 4, 2, 4, 6, 1, 6]], encode_mask(mask))
-    for annotation, score in zip(content["annotations"], (0.5, 0.25), strict=True):
-        annotation["score"] = score
-    row = next(read_coco(written(tmp_path, content)))
-    assert row.rle is not None and all((decode_mask(rle) == mask).all() for rle in row.rle)
-    assert row.score is not None and row.score.tolist() == [0.5, 0.25]
-
-
-def test_coco__one_label_without_a_mask__is_an_image_of_boxes(tmp_path: Path) -> None:
-    row = next(read_coco(written(tmp_path, with_masks([[1, 2, 4, 2, 4, 6]], []))))
-    assert row.rle is None and len(row.xyxy) == 2
-
-
-def test_coco__folder_of_splits(tmp_path: Path) -> None:
-    written(tmp_path / "valid", coco())
-    written(tmp_path / "train", coco(images=coco()["images"][:1], annotations=[]))
-    assert [(row.split, row.name) for row in read_coco(tmp_path)] == [
-        ("train", "10.png"),
-        ("valid", "5.png"),
-        ("valid", "10.png"),
-    ]
-    assert [row.split for row in read_coco(tmp_path / "valid" / COCO_FILE)] == ["valid", "valid"]
-    assert coco_class_names(tmp_path) == ["cup", "plate"]
-
-
-def test_coco__no_annotations_key(tmp_path: Path) -> None:
-    content = coco()
-    del content["annotations"]
-    assert [len(row.class_id) for row in read_coco(written(tmp_path, content))] == [0, 0]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", r"coco\.json is not json"),
-        ([1], r"coco\.json is not a COCO dataset: images and categories missing"),
-        ({"images": []}, r"is not a COCO dataset: categories missing"),
-        (coco(images=[{"file_name": "a"}]), r"coco\.json is not after COCO: 'id' is missing"),
-        (coco(annotations=[{"id": 1}]), r"is not after COCO: 'image_id' is missing"),
-        (coco(categories=[{"id": "x", "name": "y"}]), r"is not after COCO: ValueError"),
-        (
-            coco(categories=[{"id": 7, "name": "cup"}]),
-            r"image '5\.png' is not after COCO: .*category_id 9 is none of the file's categories \(7\)",
-        ),
-        (
-            with_masks({"size": [2, 2], "counts": [4]}, [[1, 2, 4, 2, 4, 6]]),
-            r"image '5\.png' is not after COCO: .*a mask is \[2, 2\]",
-        ),
-        (with_masks([[1, 2, 3, 4]], [[1, 2, 4, 2, 4, 6]]), r"image '5\.png' is not after COCO"),
-    ],
-)
-def test_coco__wrong(tmp_path: Path, content: Any, message: str) -> None:
-    with pytest.raises(DatasetError, match=message):
-        list(read_coco(written(tmp_path, content)))
-
-
-def test_coco__missing(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"no dataset in .*: expected a data\.yaml \(YOLO\), train/_annotations"):
-        list(read_coco(tmp_path))
-    with pytest.raises(DatasetError, match=r"the COCO file .*x\.json cannot be read"):
-        list(read_coco(tmp_path / "x.json"))
-
-
-@pytest.mark.shared
-def test_coco__people_of_every_reference_set(shared: Path) -> None:
-    """Both forms of the same truth: polygons and run lengths agree."""
-    folder = shared / "data" / "coco_ccby"
-    exact = {row.name: row for row in read_coco(folder / "annotations.json")}
-    assert len(exact) == 32 and sum(len(row.class_id) for row in exact.values()) == 180
-    for row in read_coco(folder / "annotations_poly.json"):
-        other = exact[row.name]
-        assert row.class_id.tolist() == other.class_id.tolist()
-        assert np.allclose(row.xyxy, other.xyxy, atol=2)
+def test_yolo__yaml_and_lists_of_another_machine(tmp_path: Path) -> None:
+    folder = yolo(tmp_path, {"train/a b.png": BOX, "train/c.png": BOX})
+    (folder / "train.txt").write_bytes("\ufeff./train/images/a b.png\r\n.\\train\\images\\c.png\r\n".encode())
+    (folder / "data.yaml").write_text("path: /nowhere/cups\ntrain: [train.txt]\nval:\nnames: [cup, plate]\n")
+    assert [path.name for path, _ in yolo_image_paths(folder)] == ["a b.png", "c.png"]

@@ -13,9 +13,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "autodistill_grounded_sam"
 NAME = PACKAGE.name
 GROUND = {
-    "about", "config", "datasets", "drawing", "errors", "example_images", "image_modes", "images", "loading", "mask_runs",
-    "masks", "ontology", "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews", "similar",
-    "tool_datasets", "types", "weights", "word_forms",
+    "about", "coco_datasets", "config", "datasets", "drawing", "errors", "example_images", "image_modes", "images", "loading",
+    "mask_runs", "masks", "ontology", "ontology_io", "painting", "parquet_images", "places", "plugins", "protocols", "reviews",
+    "similar", "tool_datasets", "tool_images", "types", "voc_datasets", "weights", "word_forms",
 }  # fmt: skip
 ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 ARROWS = {("adapt", "detect"), ("adapt", "segment"), ("adapt", "evaluate"), ("tune", "decide"), ("tune", "evaluate"),

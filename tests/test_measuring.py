@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from autodistill_grounded_sam import measuring, pipeline
+from autodistill_grounded_sam.coco_datasets import COCO_FILE, read_coco
 from autodistill_grounded_sam.config import DecideConfig, ExportConfig, LabelConfig, RunConfig, SeeConfig
-from autodistill_grounded_sam.datasets import COCO_FILE, read_coco
 from autodistill_grounded_sam.distill.prediction import StudentPrediction
 from autodistill_grounded_sam.distill.students import load_student
 from autodistill_grounded_sam.errors import ConfigError, DatasetError, ExportError, ImageReadError

@@ -15,6 +15,7 @@ from PIL import Image
 from autodistill_grounded_sam.datasets import dataset_class_names, read_dataset
 from autodistill_grounded_sam.errors import DatasetError
 from autodistill_grounded_sam.masks import areas, decode_mask
+from autodistill_grounded_sam.voc_datasets import voc_palette
 
 
 def picture(path: Path, width: int = 64, height: int = 48) -> Path:
@@ -68,6 +69,56 @@ def test_voc__the_lists_say_the_split(tmp_path: Path) -> None:
     (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("b\n")
     (tmp_path / "ImageSets" / "Main" / "cup_val.txt").write_text("a -1\n")  # of one class: no list of a split
     assert [(row.name, row.split) for row in read_dataset(tmp_path)] == [("a.jpg", "train"), ("b.jpg", "valid")]
+
+
+def test_voc__lists_with_blanks_and_flags_and_a_test_list(tmp_path: Path) -> None:
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    for name in ("my cup", "b", "c", "d"):
+        picture(tmp_path / "JPEGImages" / f"{name}.jpg")
+        (tmp_path / "Annotations").mkdir(exist_ok=True)
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(voc(f"{name}.jpg", box("cup", 1, 1, 5, 5)))
+    (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("my cup\r\nb  -1\r\n")
+    (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("d\n")
+    sides = {row.name: (row.split, row.test) for row in read_dataset(tmp_path)}
+    valid = ("valid", False)
+    assert sides == {"my cup.jpg": valid, "b.jpg": valid, "c.jpg": ("train", False), "d.jpg": ("valid", True)}
+
+
+def test_voc__classes_that_look_like_the_labelmap_s_own_lines(tmp_path: Path) -> None:
+    lines = ["# label:color_rgb:parts:actions", "background:0,0,0::", "background:128,0,0::", "#1:0,128,0::", "a:b:1,2,3::"]
+    (tmp_path / "labelmap.txt").write_text("\n".join(lines))
+    (tmp_path / "a.xml").write_text(voc("a.jpg", box("#1", 1, 1, 5, 5), box("background", 1, 1, 5, 5)))
+    (row,) = read_dataset(tmp_path)
+    assert dataset_class_names(tmp_path) == ["background", "#1", "a:b"] and row.class_id.tolist() == [1, 0]
+
+
+def test_voc__masks_in_another_order_than_the_objects(tmp_path: Path) -> None:
+    """As Datumaro numbers them; a mask that is partly covered still lies in its box."""
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "SegmentationObject").mkdir()
+    numbers = np.zeros((48, 64), np.uint8)
+    numbers[20:24, 30:32], numbers[:10, :10], numbers[40:48, 40:60] = 1, 2, 3
+    boxes = box("cup", 1, 1, 10, 20), box("plate", 31, 21, 32, 24), box("cup", 41, 41, 60, 48)
+    (tmp_path / "Annotations" / "a.xml").write_text(voc("a.jpg", *boxes))
+    Image.fromarray(numbers).save(tmp_path / "SegmentationObject" / "a.png")
+    (row,) = read_dataset(tmp_path)
+    assert areas(row.rle or ()).tolist() == [100, 8, 160]
+
+
+def test_voc__masks_in_the_colours_of_voc_and_masks_that_do_not_fit(tmp_path: Path) -> None:
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "SegmentationObject").mkdir()
+    numbers = np.zeros((48, 64), np.uint8)
+    numbers[:10, :10], numbers[20:24, 30:32] = 1, 2
+    for name, picture_ in (("a", np.array(voc_palette(), np.uint8).reshape(-1, 3)[numbers]), ("b", numbers.T)):
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(
+            voc(f"{name}.jpg", box("cup", 1, 1, 10, 10), box("cup", 31, 21, 32, 24))
+        )
+        Image.fromarray(np.ascontiguousarray(picture_)).save(tmp_path / "SegmentationObject" / f"{name}.png")
+    (first, second), faults = told(tmp_path)
+    assert first.rle is not None and areas(first.rle).tolist() == [100, 8]
+    assert second.rle is None and len(second.xyxy) == 2
+    assert [reason for _, reason, _ in faults] == ["masks of another size"]
 
 
 def test_voc__what_is_wrong_is_told_or_raised(tmp_path: Path) -> None:
@@ -189,3 +240,23 @@ def test_a_label_that_the_dataset_does_not_list_is_an_error(tmp_path: Path) -> N
         list(read_dataset(tmp_path))
     ((row,), faults) = told(tmp_path)
     assert len(row.class_id) == 0 and faults[0][:2] == ("a.jpg", "unknown class")
+
+
+def test_one_bad_file__is_told_and_does_not_cost_the_others(tmp_path: Path) -> None:
+    (tmp_path / "voc").mkdir()
+    (tmp_path / "voc" / "a.xml").write_text(voc("a.jpg", box("cup", 1, 1, 5, 5)))
+    (tmp_path / "voc" / "b.xml").write_text(voc("b.jpg", box("cup", 1, 1, 5, 5))[:-20])
+    (tmp_path / "labelme").mkdir()
+    labelme(tmp_path / "labelme" / "a.json", {"label": "cup", "shape_type": "rectangle", "points": [[1, 1], [5, 5]]})
+    (tmp_path / "labelme" / "b.json").write_text('{"shapes": [')
+    for tool in ("voc", "labelme"):
+        rows, faults = told(tmp_path / tool)
+        assert len(rows) == 1 and len(faults) == 1 and faults[0][0].startswith("b."), tool
+
+
+def test_scores_and_blanks_around_names(tmp_path: Path) -> None:
+    box_ = {"label": "cup", "shape_type": "rectangle", "points": [[1, 1], [5, 5]]}
+    labelme(tmp_path / "a.json", {**box_, "label": "cup ", "score": 0.25}, box_)
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ncup\n", encoding="utf-8-sig")
+    (row,) = read_dataset(tmp_path)
+    assert dataset_class_names(tmp_path) == ["cup"] and row.score is not None and row.score.tolist() == [0.25, 1]

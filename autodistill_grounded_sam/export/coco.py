@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import autodistill_grounded_sam
 from autodistill_grounded_sam.about import About
-from autodistill_grounded_sam.datasets import COCO_FILE
+from autodistill_grounded_sam.coco_datasets import COCO_FILE
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.json_files import append_rows, join_parts, stream_rows
 from autodistill_grounded_sam.export.writing import SPLITS, FolderWriter, ReadBack, Written

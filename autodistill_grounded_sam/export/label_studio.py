@@ -25,7 +25,7 @@ from autodistill_grounded_sam.export.json_files import append_rows, join_list, s
 from autodistill_grounded_sam.export.shapes import Crop, ObjectShape, compare_shapes, shapes_of
 from autodistill_grounded_sam.export.writing import FolderWriter, ReadBack, Written
 from autodistill_grounded_sam.masks import encode_mask, from_coco
-from autodistill_grounded_sam.tool_datasets import ToolShape
+from autodistill_grounded_sam.tool_images import ToolShape
 from autodistill_grounded_sam.types import ImageRecord, Labels, Mask
 
 TASKS_FILE, CONFIG_FILE = "tasks.json", "label_config.xml"

@@ -15,6 +15,7 @@ from PIL import Image
 
 from autodistill_grounded_sam.mask_runs import paint_crops, read_runs
 from autodistill_grounded_sam.types import Int32, Rle
+from autodistill_grounded_sam.voc_datasets import voc_palette
 
 
 def paint_objects(rles: list[Rle], width: int, height: int) -> Int32:
@@ -52,22 +53,11 @@ def ious_with(picture: npt.NDArray[Any], rles: list[Rle]) -> list[float]:
     return ious
 
 
-def palette() -> list[int]:
-    """The 256 colours of PASCAL VOC, as one list of r g b: an index shows the same colour in every tool."""
-    colours = np.zeros((256, 3), np.int64)
-    index = np.arange(256)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((index >> channel) & 1) << (7 - bit)
-        index >>= 3
-    return [int(value) for value in colours.reshape(-1)]
-
-
 def save_indexed(picture: npt.NDArray[Any], path: Path) -> None:
     """Write a picture of numbers as PNG: of 8 bits in VOC's colours where they fit, else of 16 bits."""
     if int(picture.max(initial=0)) < 256:
         image = Image.fromarray(picture.astype(np.uint8))
-        image.putpalette(palette())
+        image.putpalette(voc_palette())
     else:
         image = Image.fromarray(picture.astype(np.uint16))
     image.save(path, compress_level=3)

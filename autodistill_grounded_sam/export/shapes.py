@@ -17,7 +17,7 @@ from autodistill_grounded_sam.export.polygons import Ring, outlines_of
 from autodistill_grounded_sam.export.writing import ReadBack, Written, boxes_inside
 from autodistill_grounded_sam.mask_runs import paint_crops, read_runs
 from autodistill_grounded_sam.masks import areas, mask_iou
-from autodistill_grounded_sam.tool_datasets import ToolShape
+from autodistill_grounded_sam.tool_images import ToolShape
 from autodistill_grounded_sam.types import Mask
 
 

@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.errors import ExportError
-from autodistill_grounded_sam.export.painted import covered_objects, ious_with, load_indexed, paint_objects, palette, save_indexed
+from autodistill_grounded_sam.export.painted import covered_objects, ious_with, load_indexed, paint_objects, save_indexed
 from autodistill_grounded_sam.export.writing import FolderWriter, ReadBack, Written, boxes_inside, masks_inside
-from autodistill_grounded_sam.tool_datasets import VOC_LABELS, VOC_OBJECTS, VOC_PICTURES, voc_image, voc_shape
 from autodistill_grounded_sam.types import ImageRecord, Labels, Split
+from autodistill_grounded_sam.voc_datasets import VOC_LABELS, VOC_OBJECTS, VOC_PICTURES, voc_image, voc_palette, voc_shape
 
 MOST_OBJECTS = 254  # with a mask: the pictures are of 8 bits, and 255 is "void"
 _LISTS: dict[Split, str] = {"train": "train", "valid": "val"}
@@ -66,7 +66,7 @@ class VocWriter(FolderWriter):
         save_indexed(objects, self.partial / VOC_OBJECTS / f"{stem}.png")
 
     def _complete(self) -> None:
-        colours = cycle(palette())
+        colours = cycle(voc_palette())
         names = ["background", *self.class_names]
         lines = ["# label:color_rgb:parts:actions"]
         lines += [f"{name}:{next(colours)},{next(colours)},{next(colours)}::" for name in names]

@@ -40,6 +40,7 @@ class YoloWriter(FolderWriter):
     entries: ClassVar[tuple[str, ...]] = ("data.yaml", "train", "valid")
     image_folder: ClassVar[str] = "{split}/images"
     other_folders: ClassVar[tuple[str, ...]] = ("{split}/labels",)
+    more_settings: ClassVar[Mapping[str, str]] = {}  # of data.yaml
 
     def __init__(
         self, out: Path, class_names: Sequence[str], stems: Mapping[str, str], *, confidence_files: bool = False, **settings: Any
@@ -103,6 +104,7 @@ class YoloWriter(FolderWriter):
             "val": f"{valid or train}/images",
             "nc": len(self.class_names),
             "names": list(self.class_names),
+            **self.more_settings,
         }
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
         (self.partial / "data.yaml").write_text(text, encoding="utf-8")

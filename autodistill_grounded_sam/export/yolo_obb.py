@@ -6,13 +6,14 @@ is written: the upright box always lies inside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from autodistill_grounded_sam.about import About
+from autodistill_grounded_sam.datasets import TURNED
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.writing import ReadBack, Written, boxes_inside
 from autodistill_grounded_sam.export.yolo import Numbers, YoloWriter
@@ -26,6 +27,7 @@ class YoloObbWriter(YoloWriter):
 
     about = (About("yolo-obb", "read back in every export; ultralytics reads it (`tests/export/test_yolo_obb.py`)"),)
     name: ClassVar[str] = "yolo-obb"
+    more_settings: ClassVar[Mapping[str, str]] = {"task": TURNED}
 
     def _rows(self, images: Sequence[Written]) -> tuple[Numbers, list[int]]:
         rows = []

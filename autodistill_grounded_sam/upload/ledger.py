@@ -7,7 +7,7 @@ import os
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from autodistill_grounded_sam.errors import UploadError
 
@@ -16,7 +16,10 @@ Status = Literal["image", "done", "failed"]  # image: it is up, its labels are n
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """One step: `digest` is the sha256 of the image file, `labels` that of its label text, `remote_id` the server's image id."""
+    """One step: `digest` is the sha256 of the image file, `labels` that of its label text, `remote_id` the server's image id.
+
+    `is_prediction` says of labels how they went up; `error` of a step that is done, why the server kept others.
+    """
 
     project: str
     digest: str
@@ -25,6 +28,7 @@ class LedgerRow:
     remote_id: str = ""
     labels: str = ""
     error: str = ""
+    is_prediction: bool = False
 
 
 class Ledger:
@@ -45,9 +49,9 @@ class Ledger:
         """The last row of an image that still holds: a later failure does not undo what the server has."""
         return self._rows.get(digest)
 
-    def add(self, digest: str, name: str, status: Status, *, remote_id: str = "", labels: str = "", error: str = "") -> None:
-        """Append a row, whole or not at all."""
-        row = LedgerRow(self._project, digest, name, status, remote_id, labels, error)
+    def add(self, digest: str, name: str, status: Status, **more: Any) -> None:
+        """Append a row, whole or not at all; `more` are further fields of it."""
+        row = LedgerRow(self._project, digest, name, status, **more)
         line = json.dumps({key: value for key, value in asdict(row).items() if value}) + "\n"
         with self._lock:
             with self.path.open("ab", buffering=0) as file:

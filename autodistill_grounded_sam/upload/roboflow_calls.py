@@ -134,11 +134,11 @@ def _text(error: Exception) -> str:
 
 
 def _is_transient(error: Exception) -> bool:
+    from requests.exceptions import ChunkedEncodingError, RequestException, Timeout
     from requests.exceptions import ConnectionError as BrokenConnection
-    from requests.exceptions import RequestException, Timeout
 
     status = _status(error)
     if status is not None:
         return status in (408, 429) or status >= 500
     cause = error if isinstance(error, RequestException) else error.__cause__
-    return isinstance(cause, BrokenConnection | Timeout)
+    return isinstance(cause, BrokenConnection | ChunkedEncodingError | Timeout)  # chunked: broken off within an answer

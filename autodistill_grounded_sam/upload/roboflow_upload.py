@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,7 +29,7 @@ _SPLITS = ("train", "valid", "test")
 @dataclass(frozen=True)
 class UploadSummary:
     """Images that went up (or whose labels did), that were up before, and that failed for good; `verified` were found there
-    afterwards (0 unless that was asked for)."""
+    afterwards (0 unless that was asked for). `notes` tell what is there in another way than was asked for."""
 
     uploaded: int
     skipped: int
@@ -37,6 +37,7 @@ class UploadSummary:
     project: str
     ledger: Path
     verified: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class _Item:
     name: str
     split: str
     label_file: Path
+    digest: str  # sha256 of the image file
 
     def read_labels(self) -> str:
         """The text of its label file; "" for an image that is confirmed empty or has none."""
@@ -63,6 +65,8 @@ class _Upload:
     as_predictions: bool
     retrier: Retrier
     first_error: str = ""
+    had_annotations: set[str] = field(default_factory=set)  # digests of images whose labels there were not replaced
+    are_predictions: set[str] = field(default_factory=set)  # of those that went up before, as predictions
 
 
 def upload_dataset(
@@ -90,7 +94,7 @@ def upload_dataset(
     afterwards and looks for each. Raises UploadError with the counts if anything failed for good. The key appears in no log, file
     or message.
     """
-    items, classes = _read_dataset(dataset)
+    items, classes, copies = _read_dataset(dataset)
     key = find_key(api_key, workspace)
     with key_kept_out_of_logs(key):
         kind = "instance-segmentation" if any(_has_polygon(item.read_labels()) for item in items) else "object-detection"
@@ -105,7 +109,8 @@ def upload_dataset(
                 raise
         verified = _verified(upload, items) if verify and "failed" not in outcomes else 0
     counts = {name: outcomes.count(name) for name in ("uploaded", "skipped", "failed")}
-    summary = UploadSummary(**counts, project=remote.id, ledger=ledger, verified=verified)
+    notes = tuple(_notes(upload, copies))
+    summary = UploadSummary(**counts, project=remote.id, ledger=ledger, verified=verified, notes=notes)
     logger.info("%d uploaded, %d skipped, %d failed in project %s", *counts.values(), remote.id)
     if summary.failed:
         raise UploadError(
@@ -116,21 +121,31 @@ def upload_dataset(
 
 
 def dataset_counts(dataset: Path) -> tuple[int, int]:
-    """How many images a YOLO dataset has to upload, and how many labels."""
-    items, _ = _read_dataset(dataset)
+    """How many images a YOLO dataset has to upload, each of its own bytes, and how many labels."""
+    items, *_ = _read_dataset(dataset)
     return len(items), sum(len(item.read_labels().splitlines()) for item in items)
+
+
+def _notes(upload: _Upload, copies: int) -> Iterator[str]:
+    if copies:
+        yield f"{copies} image(s) are the very bytes of another: a project holds one of each, with the labels of the first"
+    if upload.had_annotations:
+        count = len(upload.had_annotations)
+        yield f"{count} image(s) had labels there already, of an upload that broke off or of somebody else: those stay"
+    if upload.are_predictions:
+        told = f"{len(upload.are_predictions)} image(s) went up before as predictions and stay such"
+        yield f"{told}: accept them there, or upload to another project"
 
 
 def plan_upload(dataset: Path, project: str, *, ledger: Path) -> int:
     """How many of a dataset's images the ledger knows to be up in a project with the labels that they have; no network."""
-    items, _ = _read_dataset(dataset)
+    items, *_ = _read_dataset(dataset)
     projects = {row.project for row in read_ledger(ledger) if row.project.rpartition("/")[2] == project}
     books = [Ledger(ledger, name) for name in projects]
     known = 0
     for item in items:
-        digest, labels_digest = _digests(item)
-        rows = [book.find(digest) for book in books]
-        known += any(row is not None and row.status == "done" and row.labels == labels_digest for row in rows)
+        rows = [book.find(item.digest) for book in books]
+        known += any(row is not None and row.status == "done" and row.labels == _labels_digest(item) for row in rows)
     return known
 
 
@@ -139,7 +154,7 @@ def _verified(upload: _Upload, items: Sequence[_Item]) -> int:
 
     The project's search learns of new images with some delay, so it is asked as often as anything else.
     """
-    rows = [upload.ledger.find(_digests(item)[0]) for item in items]
+    rows = [upload.ledger.find(item.digest) for item in items]
     wanted = {row.remote_id for row in rows if row is not None}
 
     def missing() -> set[str]:
@@ -155,24 +170,29 @@ def _verified(upload: _Upload, items: Sequence[_Item]) -> int:
             return len(items)
         upload.retrier.stopped.wait(upload.retrier.pause(attempt))
     raise UploadError(
-        f"{len(left or ())} of {len(wanted)} images that went up are not in the project's list yet; run again to verify"
+        f"{len(left or ())} of {len(wanted)} images that went up are not in the project's list yet; run again to verify. If "
+        f"somebody deleted them there, take their rows out of {upload.ledger.path} to send them again"
     )
 
 
-def _digests(item: _Item) -> tuple[str, str]:
-    """By which the ledger knows an image, and its labels."""
-    return hashlib.sha256(item.path.read_bytes()).hexdigest(), hashlib.sha256(item.read_labels().encode()).hexdigest()
+def _labels_digest(item: _Item) -> str:
+    """By which the ledger knows the labels of an image."""
+    return hashlib.sha256(item.read_labels().encode()).hexdigest()
 
 
 def _send(upload: _Upload, item: _Item) -> str:
     """Bring one image to the state `done`: `uploaded`, `skipped` or `failed`."""
     if upload.retrier.stopped.is_set():
         return "failed"
-    digest, labels_digest = _digests(item)
+    digest, labels_digest = item.digest, _labels_digest(item)
     labels = item.read_labels()
     known = upload.ledger.find(digest)
     is_done = known is not None and known.status == "done"
     if known is not None and is_done and known.labels == labels_digest:
+        if known.error:
+            upload.had_annotations.add(digest)
+        elif labels and known.is_prediction and not upload.as_predictions:
+            upload.are_predictions.add(digest)
         return "skipped"
     remote_id = "" if known is None else known.remote_id
     error = ""
@@ -188,7 +208,10 @@ def _send(upload: _Upload, item: _Item) -> str:
     if labels and not error:
         _, error = upload.retrier.call(lambda: _send_labels(upload, item, labels, remote_id, replace=is_done))
     if not error:
-        upload.ledger.add(digest, item.name, "done", remote_id=remote_id, labels=labels_digest)
+        why = "had labels there already" if digest in upload.had_annotations else ""
+        upload.ledger.add(
+            digest, item.name, "done", remote_id=remote_id, labels=labels_digest, error=why, is_prediction=upload.as_predictions
+        )
         return "uploaded"
     upload.ledger.add(digest, item.name, "failed", error=error)
     upload.first_error = upload.first_error or f"{item.name}: {error}"
@@ -206,7 +229,7 @@ def _send_image(upload: _Upload, item: _Item) -> str:
 
 def _send_labels(upload: _Upload, item: _Item, labels: str, remote_id: str, *, replace: bool) -> str:
     # The package puts both names into the address as they are: a '#' in one would cut off what says "prediction".
-    upload.project.save_annotation(
+    answer, *_ = upload.project.save_annotation(
         {"name": quote(f"{item.path.stem}.txt", safe=""), "rawText": labels},
         annotation_labelmap=upload.classes,
         image_id=remote_id,
@@ -214,22 +237,29 @@ def _send_labels(upload: _Upload, item: _Item, labels: str, remote_id: str, *, r
         is_prediction=upload.as_predictions,
         annotation_overwrite=replace,
     )
+    if "warn" in answer:  # the package's word for the refusal of labels beside those that the image has
+        upload.had_annotations.add(item.digest)
     return remote_id
 
 
-def _read_dataset(dataset: Path) -> tuple[list[_Item], dict[int, str]]:
+def _read_dataset(dataset: Path) -> tuple[list[_Item], dict[int, str], int]:
+    """The images, each of its own bytes, the classes, and how many copies are left out: a server knows an image by its bytes, so
+    the labels of two would replace one another at every run."""
     classes = dict(enumerate(yolo_class_names(dataset)))
     root = dataset if dataset.is_dir() else dataset.parent
-    items = []
+    items: dict[str, _Item] = {}
+    copies = 0
     for split in _SPLITS:
         images = root / split / "images"
         for path in sorted(images.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
                 label_file = (root / split / "labels" / path.relative_to(images)).with_suffix(".txt")
-                items.append(_Item(path, path.relative_to(root).as_posix(), split, label_file))
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                copies += digest in items
+                items.setdefault(digest, _Item(path, path.relative_to(root).as_posix(), split, label_file, digest))
     if not items:
         raise DatasetError(f"{root} has no images to upload: looked in {', '.join(f'{split}/images' for split in _SPLITS)}")
-    return items, classes
+    return list(items.values()), classes, copies
 
 
 def _has_polygon(labels: str) -> bool:

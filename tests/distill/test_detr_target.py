@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from autodistill_grounded_sam.datasets import read_coco
+from autodistill_grounded_sam.coco_datasets import read_coco
 from autodistill_grounded_sam.distill import detr_training
 from autodistill_grounded_sam.distill.detr_dataset import read_training_set
 from autodistill_grounded_sam.distill.detr_models import MINI, PRETRAINED, model_to_train, save

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodistill_grounded_sam.datasets import coco_class_names, read_coco
+from autodistill_grounded_sam.coco_datasets import coco_class_names, read_coco
 from autodistill_grounded_sam.errors import DatasetError
 from autodistill_grounded_sam.evaluate.report import evaluate_labels, evaluation_to_json
 from autodistill_grounded_sam.masks import boxes_xyxy, encode_mask

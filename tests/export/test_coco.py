@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodistill_grounded_sam.datasets import COCO_FILE, coco_class_names, read_coco
+from autodistill_grounded_sam.coco_datasets import COCO_FILE, coco_class_names, read_coco
 from autodistill_grounded_sam.errors import ExportError
 from autodistill_grounded_sam.export.coco import CocoWriter
 from autodistill_grounded_sam.export.json_files import append_rows

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodistill_grounded_sam.datasets import coco_class_names, read_coco, read_yolo
+from autodistill_grounded_sam.coco_datasets import coco_class_names, read_coco
+from autodistill_grounded_sam.datasets import read_yolo
 from autodistill_grounded_sam.errors import ConfigError, ImageReadError
 from autodistill_grounded_sam.export.formats import FORMATS
 from autodistill_grounded_sam.images import read_image, scan

@@ -15,9 +15,10 @@ from PIL import Image
 
 from autodistill_grounded_sam.datasets import dataset_class_names, read_dataset
 from autodistill_grounded_sam.errors import ExportError
-from autodistill_grounded_sam.export.painted import ious_with, paint_objects, palette
+from autodistill_grounded_sam.export.painted import ious_with, paint_objects
 from autodistill_grounded_sam.masks import decode_mask, encode_mask, mask_iou
 from autodistill_grounded_sam.types import Labels, State
+from autodistill_grounded_sam.voc_datasets import voc_palette
 from tests.peers import peer
 
 PAINTED = ("masks", "coco-panoptic", "voc")
@@ -54,7 +55,7 @@ def test_paint__every_pixel_goes_to_the_smallest_that_covers_it(masks: list[Any]
 
 
 def test_palette__is_that_of_voc() -> None:
-    colours = np.array(palette()).reshape(-1, 3)
+    colours = np.array(voc_palette()).reshape(-1, 3)
     assert colours[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]] and colours[255].tolist() == [
         224,
         224,
@@ -211,3 +212,13 @@ def test_datumaro__loads_voc_and_panoptic(kit: Any, scenes: Any, tmp_path: Path)
     names = [label.name for label in dataset.categories()[dm.AnnotationType.label]]
     counts = {item.id: sum(one.type == dm.AnnotationType.bbox for one in item.annotations) for item in dataset}
     assert counts == {stem: len(labels) for stem, labels in source.items()} and names[1:4] == list(kit.names)
+
+
+def test_datumaro__masks_of_its_voc_are_read_by_us(kit: Any, scenes: Any, tmp_path: Path) -> None:
+    """It paints objects in VOC's colours, and numbers them in another order than it lists them."""
+    datumaro = peer("datumaro")
+    kit.export(scenes, "voc", tmp_path / "ours")
+    datumaro.Dataset.import_from(str(tmp_path / "ours"), "voc").export(str(tmp_path / "theirs"), "voc", save_media=True)
+    for ours, theirs in zip(read_dataset(tmp_path / "ours"), read_dataset(tmp_path / "theirs"), strict=True):
+        assert (ours.name, ours.class_id.tolist()) == (theirs.name, theirs.class_id.tolist())
+        assert min(map(mask_iou, ours.rle or (), theirs.rle or ()), default=1) == 1

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodistill_grounded_sam.datasets import read_yolo_rows
+from autodistill_grounded_sam.datasets import read_yolo, read_yolo_rows
 from autodistill_grounded_sam.export.writing import Written
 from autodistill_grounded_sam.export.yolo_obb import rotated_boxes
-from autodistill_grounded_sam.masks import boxes_xyxy, encode_mask
+from autodistill_grounded_sam.masks import boxes_xyxy, decode_mask, encode_mask
 
 SIDE = 60
 
@@ -96,3 +96,11 @@ def test_ultralytics__reads_the_very_rectangles(kit: Any, two: Any, tmp_path: Pa
         x, y, width, height, _ = ops.xyxyxyxy2xywhr((segment * (64, 48)).reshape(1, 8).astype(np.float32))[0]
         assert (x, y) == pytest.approx(corners.mean(axis=0), abs=0.02)
         assert width * height == pytest.approx(area(corners), rel=0.01)
+
+
+def test_our_reader__gives_the_box_back_and_no_pixel_more(kit: Any, tmp_path: Path) -> None:
+    kit.paint(tmp_path / "in" / "a.png")
+    boxes = [kit.box(4, 6, 30, 40), kit.box(0, 0, 64, 48), kit.box(63, 47, 64, 48), kit.box(9, 9, 10, 30)]
+    kit.export(kit.rows(tmp_path / "in", {"a.png": kit.labels(boxes)}), "yolo-obb", tmp_path / "out")
+    (row,) = read_yolo(tmp_path / "out")
+    assert [mask.tolist() for mask in map(decode_mask, row.rle or ())] == [box.tolist() for box in boxes]

@@ -33,7 +33,8 @@ class LocalServer:
 
 
 class FakeRoboflow(LocalServer):
-    """`failures[kind]` is worked off call by call: a status, "drop" (cut the connection), "slow", or None (works)."""
+    """`failures[kind]` is worked off call by call: a status, "drop" (cut the connection), "half" (cut within the answer), "slow",
+    or None (works)."""
 
     def __init__(self, key: str, projects: tuple[str, ...] = ("cups",)) -> None:
         self.key = key
@@ -149,7 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        self.wfile.write(content[: len(content) // 2] if failure == "half" else content)
+        self.close_connection = self.close_connection or failure == "half"
 
     do_GET = do_POST = _serve
 

@@ -40,7 +40,7 @@ def test_download__the_very_files(project: Any, tmp_path: Path) -> None:
 
 
 def test_download__that_broke_off_brings_what_is_missing(project: Any, tmp_path: Path) -> None:
-    project.failures["original"] = [404, None, 503, "drop"]
+    project.failures["original"] = [404, None, 503, "drop", "half"]
     with pytest.raises(UploadError, match=r"1 of 5 images of 'cups' could not be had, the first: cup .*Run again"):
         download_project("roboflow:cups", tmp_path / "brought", backoff=0.001)
     assert len(contents(tmp_path / "brought")) == 4 and not list((tmp_path / "brought").glob("*.partial"))

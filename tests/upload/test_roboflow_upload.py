@@ -108,6 +108,34 @@ def test_upload__changed_labels_replace_the_old_ones_alone(roboflow_server: Any,
     (dataset / "train" / "labels" / "cup 0.txt").write_text("")
 
 
+def test_upload__an_image_twice_is_one_there__and_its_labels_do_not_change_at_every_run(
+    roboflow_server: Any, dataset: Path
+) -> None:
+    copy = dataset / "train" / "images" / "a copy.png"
+    copy.write_bytes((dataset / "train" / "images" / "cup 0.png").read_bytes())
+    (dataset / "train" / "labels" / "a copy.txt").write_text(POLYGON)
+    first, again = upload(roboflow_server, dataset, verify=True), upload(roboflow_server, dataset, verify=True)
+    assert (first.uploaded, first.verified, again.uploaded, again.skipped) == (5, 5, 0, 5)
+    assert "1 image(s) are the very bytes of another" in first.notes[0] and len(roboflow_server.images) == 5
+    assert [len(own) for own in roboflow_server.annotations.values()] == [1] * 5
+
+
+def test_upload__labels_that_an_image_has_there_stay_and_it_is_told(roboflow_server: Any, dataset: Path) -> None:
+    upload(roboflow_server, dataset, as_predictions=False)
+    (dataset.parent / "upload.jsonl").unlink()  # as if others had annotated them
+    for label in (dataset / "train" / "labels").glob("*.txt"):
+        label.write_text(POLYGON)
+    for summary in (upload(roboflow_server, dataset, as_predictions=False), upload(roboflow_server, dataset)):
+        assert "5 image(s) had labels there already" in summary.notes[0]
+    assert {annotation["annotationFile"] for (annotation,) in roboflow_server.annotations.values()} == {BOX.strip()}
+
+
+def test_upload__predictions_do_not_become_annotations_and_it_is_told(roboflow_server: Any, dataset: Path) -> None:
+    upload(roboflow_server, dataset)
+    summary = upload(roboflow_server, dataset, as_predictions=False)
+    assert summary.skipped == 5 and "5 image(s) went up before as predictions and stay such" in summary.notes[0]
+
+
 def test_upload__without_a_ledger_the_server_knows_the_images(roboflow_server: Any, dataset: Path) -> None:
     upload(roboflow_server, dataset)
     (dataset.parent / "upload.jsonl").unlink()
