@@ -17,7 +17,7 @@ from autodistill_grounded_sam.app.parts import EVERY_CLASS, Parts, Side, Source,
 from autodistill_grounded_sam.app.playground import FIRST_SCENE, Look, Playground, Settings, typed_path
 from autodistill_grounded_sam.app.words import ontology_of, spoken_classes
 from autodistill_grounded_sam.config import DecideConfig, SeeConfig
-from autodistill_grounded_sam.errors import ConfigError, GroundedSamError
+from autodistill_grounded_sam.errors import ConfigError, GroundedSamError, ImageReadError
 from autodistill_grounded_sam.ontology import Ontology
 
 logger = logging.getLogger(__name__)
@@ -54,8 +54,8 @@ class Page:
         models: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "models", "concurrency_limit": 1}
         choosing = [
             on.image.input(_dropped, on.image, on.source, **quiet),
-            on.number.input(_of_run, on.number, on.source, trigger_mode="always_last", **quiet),
-            on.paint.click(_next_scene, on.source, on.source, **quiet),
+            on.number.input(_of_run, on.number, [on.source, on.image], trigger_mode="always_last", **quiet),
+            on.paint.click(_next_scene, on.source, [on.source, on.image], **quiet),
             self.blocks.load(self._first, None, on.source, **quiet),
         ]
         asking = [on.go.click, on.go_other.click, on.a.lines.submit, on.a.negatives.submit,
@@ -156,7 +156,7 @@ class Page:
             return [gr.skip()] * 3
         told = views.show_own_scores(settings, ontology)
         return [
-            settings.written(ontology).to_yaml_text(),
+            settings.written(ontology, self._material.decide).to_yaml_text(),
             gr.update(value=told, visible=bool(told)),
             gr.update(visible=bool(told)),
         ]
@@ -198,7 +198,7 @@ class Page:
         def save() -> Markup:
             settings = self._settings(values)
             ontology = ontology_of(values[self._on.a.lines], values[self._on.a.negatives] or "", self._material.ontology)
-            path = self._playground.save(settings.written(ontology), values[self._on.path])
+            path = self._playground.save(settings.written(ontology, self._material.decide), values[self._on.path])
             return views.show_note(f"Saved. {self._command(values, settings, path)}")
 
         return _told(save)
@@ -285,12 +285,14 @@ def _dropped(image: tuple[str, str] | None) -> Source:
     return Source() if image is None else Source(path=Path(image[0]), name=image[1])
 
 
-def _of_run(number: float) -> Source:
-    return Source(number=int(number) - 1)
+def _of_run(number: float) -> tuple[Source, None]:
+    """The image to look at, and no other that was dropped."""
+    return Source(number=int(number) - 1), None
 
 
-def _next_scene(source: Source) -> Source:
-    return Source(seed=FIRST_SCENE if source.seed is None else source.seed + 1)
+def _next_scene(source: Source) -> tuple[Source, None]:
+    """As `_of_run`."""
+    return Source(seed=FIRST_SCENE if source.seed is None else source.seed + 1), None
 
 
 def _told(work: Callable[[], Markup]) -> Markup:
@@ -302,6 +304,8 @@ def _told(work: Callable[[], Markup]) -> Markup:
 
 def _fault(error: Exception) -> Markup:
     """A fault in words: ours say themselves what to do; any other is told by its kind, and the terminal has the rest."""
+    if isinstance(error, ImageReadError):  # its short reason is for counting
+        return views.show_fault(f"The image cannot be read: {error.detail}")
     if isinstance(error, GroundedSamError):
         return views.show_fault(str(error))
     logger.error("the page could not do it", exc_info=error)

@@ -89,7 +89,7 @@ class Parts:
         self.source = gr.State(Source())
         self.image = gr.Image(label="Image", sources=["upload", "clipboard"], height=150, buttons=[])
         self.image.preprocess = _as_it_came
-        self.number = gr.Slider(
+        self.number = _slider(
             1, max(2, run.images if run else 2), value=1, step=1, label=f"Image of the run, of {run.images if run else 0}",
             visible=run is not None and run.images > 1,
         )  # fmt: skip
@@ -122,7 +122,7 @@ class Parts:
         start = self._playground.start
         self.scores = gr.State({EVERY_CLASS: start.score, **start.of_class})
         with gr.Row(elem_classes="sliders"):
-            self.score = gr.Slider(
+            self.score = _slider(
                 0, 1, value=start.score, step=0.01, label="Score that a label must reach", buttons=[], scale=3, min_width=240
             )
             self.of = gr.Dropdown(class_choices(self._material.ontology), value=EVERY_CLASS, label="of", scale=1, min_width=140)
@@ -130,10 +130,10 @@ class Parts:
         self.told = gr.HTML("", visible=False, apply_default_css=False)
         self.same = gr.Button("One score for every class", size="sm", visible=False)
         with gr.Accordion("Duplicates", open=False), gr.Row(elem_classes="sliders"):
-            self.iou = gr.Slider(
+            self.iou = _slider(
                 0, 1, value=min(1, start.duplicate_iou), step=0.01, buttons=[], label="Two labels are one object from this IoU"
             )
-            self.containment = gr.Slider(
+            self.containment = _slider(
                 0, 1, value=min(1, start.duplicate_containment), step=0.01, buttons=[],
                 label="or where this share of the smaller lies inside",
             )  # fmt: skip
@@ -195,6 +195,13 @@ def _names(role: str, start: str) -> list[str]:
 
 def class_choices(ontology: Ontology) -> list[tuple[str, str]]:
     return [("every class", EVERY_CLASS), *((name, name) for name in ontology.class_names)]
+
+
+def _slider(low: float, high: float, **settings: Any) -> Any:
+    """A slider whose number may be typed: gradio shows what is beyond an end, or no number, as that end; it is taken as shown."""
+    slider = gr.Slider(low, high, **settings)
+    slider.preprocess = lambda typed: low if typed is None else min(max(typed, low), high)
+    return slider
 
 
 def _as_it_came(payload: Any) -> tuple[str, str] | None:
