@@ -176,7 +176,13 @@ class Playground:
             raise ConfigError(f"there is no image {number + 1} in the run; it holds {0 if run is None else run.images}")
         sighting = run.sighting(number)
         image = sighting.image
-        pixels = read_image(image, max_megapixels=see.max_megapixels)
+        try:
+            pixels = read_image(image, max_megapixels=see.max_megapixels)
+        except ImageReadError as error:
+            moved = (
+                "; were the images moved? begin with `grounded-sam app RUN --images FOLDER`" if error.reason == "missing" else ""
+            )
+            raise ImageReadError(error.reason, f"{image.id}: {error.detail}{moved}") from error
         known = see == run.see and set(ontology.prompts) <= set(run.prompts)
         if not known or sighting.candidates is None:
             return self._look(pixels, image.id, image.digest, see, ontology, number)

@@ -169,6 +169,13 @@ def test_a_run_is_shown_as_it_was_decided_without_a_model(tmp_path: Path, asked:
     assert count(asked) == seen + 1
 
 
+def test_an_image_of_the_run_that_is_gone_is_told_by_its_name(tmp_path: Path) -> None:
+    place = playground(label_folder(tmp_path, 2))
+    (tmp_path / "images" / "scene_0001.png").unlink()
+    with pytest.raises(ImageReadError, match=r"scene_0001.png: the file does not exist; were the images moved\? .* --images"):
+        place.look_at_run(1, place.material.see, place.material.ontology)
+
+
 def test_settings_are_saved_back_into_the_run(tmp_path: Path) -> None:
     out = label_folder(tmp_path)
     place = playground(out)
