@@ -12,7 +12,7 @@ import torch
 from autodistill_grounded_sam.distill.detr_models import Detr, trained_model
 from autodistill_grounded_sam.distill.students import MOST_OBJECTS, StudentPrediction
 from autodistill_grounded_sam.errors import ConfigError
-from autodistill_grounded_sam.loading import pick_device
+from autodistill_grounded_sam.loading import usable_device
 from autodistill_grounded_sam.masks import encode_mask
 from autodistill_grounded_sam.types import Float32, RgbImage, Rle
 
@@ -35,7 +35,7 @@ class DetrStudent:
 
     def __init__(self, weights: str | Path, *, device: str = "auto", offline: bool | None = None) -> None:
         self._detr = trained_model(str(weights), offline=bool(offline))
-        self._device = pick_device(device)
+        self._device = usable_device(device)
         self._detr.model.to(self._device).eval()
         self.classes = self._detr.classes
         self._home = Path(weights)
