@@ -231,9 +231,11 @@ class Page:
         return _told(decide)
 
     def _hear(self, values: Values) -> list[Any]:
-        listen = self._material.listen
+        listen, said = self._material.listen, values[self._on.said]
+        if listen is None or said is None:  # it was taken away
+            return [gr.skip(), gr.update(visible=False)]
         try:
-            heard = listen(values[self._on.said]) if listen is not None and values[self._on.said] is not None else ""
+            heard = listen(_sound(*said))
         except Exception as error:
             return [gr.skip(), gr.update(value=_fault(error), visible=True)]
         lines = [line for line in (values[self._on.a.lines] or "").splitlines() if line.strip()]
@@ -283,6 +285,14 @@ def _limit(slid: float, start: float) -> float:
 
 def _dropped(image: tuple[str, str] | None) -> Source:
     return Source() if image is None else Source(path=Path(image[0]), name=image[1])
+
+
+def _sound(path: str, name: str) -> tuple[int, Any]:
+    """Samples a second, and the samples, of a file."""
+    try:
+        return gr.processing_utils.audio_from_file(path)  # type: ignore[no-any-return]
+    except Exception as error:  # whatever its readers raise; but for WAV they need ffmpeg, and say so
+        raise ConfigError(f"{name} cannot be read as sound: {error}") from error
 
 
 def _of_run(number: float) -> tuple[Source, None]:
