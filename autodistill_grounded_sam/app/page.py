@@ -54,7 +54,7 @@ class Page:
         models: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "models", "concurrency_limit": 1}
         choosing = [
             on.image.input(_dropped, on.image, on.source, **quiet),
-            on.number.input(_of_run, on.number, [on.source, on.image], trigger_mode="always_last", **quiet),
+            on.number.input(_of_run, on.number, on.source, trigger_mode="always_last", **quiet),
             on.paint.click(_next_scene, on.source, [on.source, on.image], **quiet),
             self.blocks.load(self._first, None, on.source, **quiet),
         ]
@@ -295,13 +295,12 @@ def _sound(path: str, name: str) -> tuple[int, Any]:
         raise ConfigError(f"{name} cannot be read as sound: {error}") from error
 
 
-def _of_run(number: float) -> tuple[Source, None]:
-    """The image to look at, and no other that was dropped."""
-    return Source(number=int(number) - 1), None
+def _of_run(number: float) -> Source:
+    return Source(number=int(number) - 1)
 
 
 def _next_scene(source: Source) -> tuple[Source, None]:
-    """As `_of_run`."""
+    """The scene to look at, and no image that was dropped."""
     return Source(seed=FIRST_SCENE if source.seed is None else source.seed + 1), None
 
 
