@@ -123,7 +123,7 @@ class Parts:
         start = self._playground.start
         self.scores = gr.State({EVERY_CLASS: start.score, **start.of_class})
         with gr.Row(elem_classes="sliders"):
-            self.score = _slider(
+            self.score = gr.Slider(
                 0, 1, value=start.score, step=0.01, label="Score that a label must reach", buttons=[], scale=3, min_width=240
             )
             self.of = gr.Dropdown(class_choices(self._material.ontology), value=EVERY_CLASS, label="of", scale=1, min_width=140)
@@ -131,10 +131,10 @@ class Parts:
         self.told = gr.HTML("", visible=False, apply_default_css=False)
         self.same = gr.Button("One score for every class", size="sm", visible=False)
         with gr.Accordion("Duplicates", open=False), gr.Row(elem_classes="sliders"):
-            self.iou = _slider(
+            self.iou = gr.Slider(
                 0, 1, value=min(1, start.duplicate_iou), step=0.01, buttons=[], label="Two labels are one object from this IoU"
             )
-            self.containment = _slider(
+            self.containment = gr.Slider(
                 0, 1, value=min(1, start.duplicate_containment), step=0.01, buttons=[],
                 label="or where this share of the smaller lies inside",
             )  # fmt: skip
