@@ -89,7 +89,7 @@ class Parts:
         self.source = gr.State(Source())
         self.image = gr.Image(label="Image", sources=["upload", "clipboard"], height=150, buttons=[])
         self.image.preprocess = _as_it_came
-        self.number = _slider(
+        self.number = gr.Slider(
             1, max(2, run.images if run else 2), value=1, step=1, label=f"Image of the run, of {run.images if run else 0}",
             visible=run is not None and run.images > 1,
         )  # fmt: skip
@@ -196,13 +196,6 @@ def _names(role: str, start: str) -> list[str]:
 
 def class_choices(ontology: Ontology) -> list[tuple[str, str]]:
     return [("every class", EVERY_CLASS), *((name, name) for name in ontology.class_names)]
-
-
-def _slider(low: float, high: float, **settings: Any) -> Any:
-    """A slider whose number may be typed: gradio shows what is beyond an end, or no number, as that end; it is taken as shown."""
-    slider = gr.Slider(low, high, **settings)
-    slider.preprocess = lambda typed: low if typed is None else min(max(typed, low), high)
-    return slider
 
 
 def _as_it_came(payload: Any) -> tuple[str, str] | None:

@@ -103,11 +103,6 @@ def test_the_command_of_what_is_saved_names_the_other_settings_of_the_run(tmp_pa
     assert "The run also has floor 0.05, min_margin 0.2, for which `label` has no flag." in told
 
 
-def test_a_number_that_is_typed_is_taken_as_its_slider_shows_it() -> None:
-    on = page_that_hears(None)._on
-    assert [on.number.preprocess(typed) for typed in (None, 0, 99)] == [1, 1, 2]
-
-
 def test_gradio_leaves_no_file_in_the_package() -> None:
     import autodistill_grounded_sam.app as room
 
