@@ -17,7 +17,7 @@ from autodistill_grounded_sam.adapt import weights_folder
 from autodistill_grounded_sam.adapt.examples import Example, Fault, Labelled, read_labelled
 from autodistill_grounded_sam.adapt.recipe import SIDE_STEP_PX, Recipe, choose_recipe, hold_out
 from autodistill_grounded_sam.errors import ConfigError
-from autodistill_grounded_sam.loading import pick_device
+from autodistill_grounded_sam.loading import usable_device
 from autodistill_grounded_sam.ontology import Ontology
 from autodistill_grounded_sam.store.lock import RunLock
 from autodistill_grounded_sam.weights import FoundWeights, find_weights
@@ -102,11 +102,11 @@ def adapt_weights(
         ))  # fmt: skip
         with RunLock(target / weights_folder.UNFINISHED):
             unfinished = weights_folder.begin(target, identity)
-            training = Training(loaded, learn, held, words, recipe, pick_device(device))
+            training = Training(loaded, learn, held, words, recipe, usable_device(device))
             training.run(unfinished / "state.pt", on_look)
             card = _card(identity, parent, labelled, words, (learn, held), training.state, command)
             if cutter is not None:
-                card |= _adapt_segmenter(cutter, learn, held, recipe, pick_device(device), unfinished, on_look)
+                card |= _adapt_segmenter(cutter, learn, held, recipe, usable_device(device), unfinished, on_look)
             text, dtype = cards.readme(card, target.name), weights_folder.stored_dtype(parent.files)
             weights_folder.save(target, loaded._replace(model=training.mean), card, text, dtype)
     return AdaptResult(

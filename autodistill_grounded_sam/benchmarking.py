@@ -24,7 +24,7 @@ from autodistill_grounded_sam.evaluate.seginw import (
     measure,
     require_tree,
 )
-from autodistill_grounded_sam.loading import pick_device
+from autodistill_grounded_sam.loading import usable_device
 from autodistill_grounded_sam.ontology_io import parse_yaml, shipped_folder
 from autodistill_grounded_sam.pipeline import Progress
 from autodistill_grounded_sam.protocols import Detector, Segmenter
@@ -58,7 +58,7 @@ class SegInWModels:
         if self._loaded is None:
             if progress is not None:
                 progress.message(f"loading {self.detector} and {self.segmenter}")
-            settings: dict[str, Any] = {"device": pick_device(self._device), "offline": self._offline}
+            settings: dict[str, Any] = {"device": usable_device(self._device), "offline": self._offline}
             detectors, segmenters = plugins.members("detectors", self.detector), plugins.members("segmenters", self.segmenter)
             self._loaded = (
                 detector_of(detectors, lambda name, floor: plugins.load("detectors", name, floor=floor, **settings), 0.0, ()),

@@ -23,7 +23,7 @@ from autodistill_grounded_sam.discover.proposing import Limits, Proposal, images
 from autodistill_grounded_sam.drawing import contact_sheet, draw_labels
 from autodistill_grounded_sam.errors import ConfigError, ImageReadError, NoImagesError, OntologyError
 from autodistill_grounded_sam.images import FoundImage, find_images, read_image
-from autodistill_grounded_sam.loading import pick_device
+from autodistill_grounded_sam.loading import usable_device
 from autodistill_grounded_sam.ontology import ClassSpec, Ontology
 from autodistill_grounded_sam.pipeline import Progress, RunSummary
 from autodistill_grounded_sam.places import place
@@ -91,7 +91,7 @@ def discover(
     config = config.model_copy(update={"see": config.see.model_copy(update={"masks": "none"})})
     _require_weights(config)
     found = find_images(place(images), extension=extension).images
-    run = {"device": pick_device(config.run.device), "offline": config.run.offline, "precision": config.see.precision}
+    run = {"device": usable_device(config.run.device), "offline": config.run.offline, "precision": config.see.precision}
     tagger = load_tagger(settings.tagger, settings.words, **run)
     if progress is not None:
         progress.message(f"tagging up to {min(settings.sample, len(found))} of {len(found)} images with {settings.tagger}")

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Literal
 
+from autodistill_grounded_sam.errors import ConfigError
+
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 
@@ -37,6 +39,19 @@ def pick_device(device: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def usable_device(device: str) -> str:
+    """As `pick_device`; raises ConfigError for a device that nothing can be put on here."""
+    import torch
+
+    picked = pick_device(device)
+    try:
+        torch.empty(0, device=picked)
+    except (RuntimeError, AssertionError) as error:  # no driver, no such card, no such word; not built for it
+        told = str(error).partition("\n")[0]
+        raise ConfigError(f"device {device!r} cannot be used: {told}; `grounded-sam doctor` lists those that can") from error
+    return picked
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from autodistill_grounded_sam.config import ExportConfig, SeeConfig
 from autodistill_grounded_sam.decisions import Decision, Tally
 from autodistill_grounded_sam.engine.ensemble import segmenter_of
 from autodistill_grounded_sam.errors import WrongRunError
-from autodistill_grounded_sam.loading import pick_device
+from autodistill_grounded_sam.loading import usable_device
 from autodistill_grounded_sam.masks import areas
 from autodistill_grounded_sam.pipeline import Progress
 from autodistill_grounded_sam.protocols import Segmenter
@@ -90,7 +90,7 @@ class LazySegmenter:
     def _segmenter(self) -> Segmenter:
         built_in = any(plugins.find("segmenters", name).built_in for name in self.names)
         settings = {
-            "device": pick_device(self.device) if built_in else self.device,
+            "device": usable_device(self.device) if built_in else self.device,
             "offline": self.offline,
             "precision": self.see.precision,
             "mask_guess": self.see.mask_guess,

@@ -199,7 +199,10 @@ def _fitting(device: str) -> int:
     """How many images fit in the free memory of an NVIDIA card, as a power of two."""
     import torch
 
-    free_gb = torch.cuda.mem_get_info(device)[0] / 2**30
+    try:
+        free_gb = torch.cuda.mem_get_info(device)[0] / 2**30
+    except (RuntimeError, AssertionError):  # of the workers' machines, or of none: theirs to tell
+        return AUTO_BATCH
     fits = min(MOST_IMAGES, max(1, int((free_gb - MODELS_GB) / IMAGE_GB)))
     return 1 << (fits.bit_length() - 1)
 

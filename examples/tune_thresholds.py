@@ -41,7 +41,8 @@ print(f"{first.looked_at} images looked at, {dict(first.per_class)}")
 
 def tell(run: Path) -> None:
     for name, figures in evaluate(run, truth).per_class.items():
-        print(f"{name:<6} labels right {figures['precision']:.2f}, objects found {figures['recall']:.2f}")
+        right = f"{figures['precision']:.2f}" if figures["labels"] else "none"  # no label, none right
+        print(f"{name:<6} labels right {right}, objects found {figures['recall']:.2f}")
 
 
 tell(here / "first")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+import typer
 import yaml
 
+from autodistill_grounded_sam.cli import app
 from tools import cli_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +57,20 @@ def anchors_of(text: str) -> set[str]:
 
 def test_the_command_line_page_is_that_of_the_commands() -> None:
     assert cli_page.PAGE.read_text(encoding="utf-8") == cli_page.page(), "run: python -m tools.cli_page"
+
+
+@pytest.mark.parametrize("page", [path for path in PAGES if path.suffix == ".md"], ids=lambda path: path.stem)
+def test_commands_of_a_page_can_be_copied(page: Path) -> None:
+    """Each is one that there is, takes the flags beside it, and what is told of it is a comment to a shell."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^(?:    )?grounded-sam ((?!--).*)$", text, re.MULTILINE):
+        command, words = typer.main.get_command(app), shlex.split(re.sub(r"\[.*?\]|>.*", "", line), comments=True)
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        try:
+            command.make_context(None, words)
+        except click.UsageError as error:
+            pytest.fail(f"{line}: {error.format_message()}")
 
 
 @pytest.mark.parametrize("name", ["index.md", "concepts.md", "reference/ontology.md"])

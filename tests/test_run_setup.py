@@ -24,6 +24,10 @@ def test_a_batch_is_what_the_free_memory_of_a_card_holds(
     assert batch_size_of(LabelConfig(see=MINI, run=RunConfig(device="cuda:1")), tmp_path) == batch
 
 
+def test_a_card_of_other_machines_has_the_usual_batch(tmp_path: Path) -> None:
+    assert batch_size_of(LabelConfig(see=MINI, run=RunConfig(device="cuda:99")), tmp_path) == 4
+
+
 def test_a_batch_that_is_given_is_kept(tmp_path: Path) -> None:
     assert batch_size_of(LabelConfig(see=MINI, run=RunConfig(device="cpu", batch_size=7)), tmp_path) == 7
     assert batch_size_of(LabelConfig(see=MINI, run=RunConfig(device="cpu")), tmp_path) == 4

@@ -54,7 +54,8 @@ def _section(name: str, command: Any) -> str:
 
 
 def _argument(argument: Any) -> str:
-    return str(argument.name.upper()) if argument.required else f"[{argument.name.upper()}...]"
+    name: str = argument.name.upper() + ("..." if argument.nargs == -1 else "")
+    return name if argument.required else f"[{name}]"
 
 
 def _help_of(argument: Any, command: Any) -> str:

@@ -17,7 +17,7 @@ from autodistill_grounded_sam.app.parts import EVERY_CLASS, Parts, Side, Source,
 from autodistill_grounded_sam.app.playground import FIRST_SCENE, Look, Playground, Settings, typed_path
 from autodistill_grounded_sam.app.words import ontology_of, spoken_classes
 from autodistill_grounded_sam.config import DecideConfig, SeeConfig
-from autodistill_grounded_sam.errors import ConfigError, GroundedSamError
+from autodistill_grounded_sam.errors import ConfigError, GroundedSamError, ImageReadError
 from autodistill_grounded_sam.ontology import Ontology
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Page:
         choosing = [
             on.image.input(_dropped, on.image, on.source, **quiet),
             on.number.input(_of_run, on.number, on.source, trigger_mode="always_last", **quiet),
-            on.paint.click(_next_scene, on.source, on.source, **quiet),
+            on.paint.click(_next_scene, on.source, [on.source, on.image], **quiet),
             self.blocks.load(self._first, None, on.source, **quiet),
         ]
         asking = [on.go.click, on.go_other.click, on.a.lines.submit, on.a.negatives.submit,
@@ -156,7 +156,7 @@ class Page:
             return [gr.skip()] * 3
         told = views.show_own_scores(settings, ontology)
         return [
-            settings.written(ontology).to_yaml_text(),
+            settings.written(ontology, self._material.decide).to_yaml_text(),
             gr.update(value=told, visible=bool(told)),
             gr.update(visible=bool(told)),
         ]
@@ -198,7 +198,7 @@ class Page:
         def save() -> Markup:
             settings = self._settings(values)
             ontology = ontology_of(values[self._on.a.lines], values[self._on.a.negatives] or "", self._material.ontology)
-            path = self._playground.save(settings.written(ontology), values[self._on.path])
+            path = self._playground.save(settings.written(ontology, self._material.decide), values[self._on.path])
             return views.show_note(f"Saved. {self._command(values, settings, path)}")
 
         return _told(save)
@@ -231,9 +231,11 @@ class Page:
         return _told(decide)
 
     def _hear(self, values: Values) -> list[Any]:
-        listen = self._material.listen
+        listen, said = self._material.listen, values[self._on.said]
+        if listen is None or said is None:  # it was taken away
+            return [gr.skip(), gr.update(visible=False)]
         try:
-            heard = listen(values[self._on.said]) if listen is not None and values[self._on.said] is not None else ""
+            heard = listen(_sound(*said))
         except Exception as error:
             return [gr.skip(), gr.update(value=_fault(error), visible=True)]
         lines = [line for line in (values[self._on.a.lines] or "").splitlines() if line.strip()]
@@ -285,12 +287,21 @@ def _dropped(image: tuple[str, str] | None) -> Source:
     return Source() if image is None else Source(path=Path(image[0]), name=image[1])
 
 
+def _sound(path: str, name: str) -> tuple[int, Any]:
+    """Samples a second, and the samples, of a file."""
+    try:
+        return gr.processing_utils.audio_from_file(path)  # type: ignore[no-any-return]
+    except Exception as error:  # whatever its readers raise; but for WAV they need ffmpeg, and say so
+        raise ConfigError(f"{name} cannot be read as sound: {error}") from error
+
+
 def _of_run(number: float) -> Source:
     return Source(number=int(number) - 1)
 
 
-def _next_scene(source: Source) -> Source:
-    return Source(seed=FIRST_SCENE if source.seed is None else source.seed + 1)
+def _next_scene(source: Source) -> tuple[Source, None]:
+    """The scene to look at, and no image that was dropped."""
+    return Source(seed=FIRST_SCENE if source.seed is None else source.seed + 1), None
 
 
 def _told(work: Callable[[], Markup]) -> Markup:
@@ -302,6 +313,8 @@ def _told(work: Callable[[], Markup]) -> Markup:
 
 def _fault(error: Exception) -> Markup:
     """A fault in words: ours say themselves what to do; any other is told by its kind, and the terminal has the rest."""
+    if isinstance(error, ImageReadError):  # its short reason is for counting
+        return views.show_fault(f"The image cannot be read: {error.detail}")
     if isinstance(error, GroundedSamError):
         return views.show_fault(str(error))
     logger.error("the page could not do it", exc_info=error)

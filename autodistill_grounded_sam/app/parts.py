@@ -103,6 +103,7 @@ class Parts:
         )  # fmt: skip
         if shown and material.listen is not None:
             self.said = gr.Audio(sources=["microphone", "upload"], label="Say it", format="wav")
+            self.said.preprocess = _as_it_came
         negatives = gr.Textbox(
             negatives_of(material.ontology) if shown else "", label=f"Negatives{suffix}", lines=1,
             info="What it is often confused with: asked for, never labelled.", placeholder="red moon, orange ring",
@@ -198,7 +199,7 @@ def class_choices(ontology: Ontology) -> list[tuple[str, str]]:
 
 
 def _as_it_came(payload: Any) -> tuple[str, str] | None:
-    """Path and name of what was dropped, in place of gradio's own reading: ours is upright, and says in words what is wrong.
+    """Path and name of what was dropped, in place of gradio's reading: ours turns pictures upright, and tells faults in words.
 
     (gradio writes a stub file beside every subclass of a component, so this is no subclass.)
     """

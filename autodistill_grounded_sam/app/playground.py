@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -100,10 +102,13 @@ class Settings:
             ontology, classes=tuple(replace(spec, box_threshold=self.of_class.get(spec.name)) for spec in ontology.classes)
         )
 
-    def written(self, ontology: Ontology) -> Ontology:
-        """The ontology to save: `label` with its own defaults then keeps what these settings keep."""
-        usual = DecideConfig()
-        default = None if self.score == max(usual.box_threshold, usual.text_threshold) else self.score
+    def written(self, ontology: Ontology, run: DecideConfig) -> Ontology:
+        """The ontology to save: `label` with its defaults, and `decide` with those of `run`, then keep what these settings keep.
+
+        So only a score that is the default of both is left out.
+        """
+        defaults = {max(config.box_threshold, config.text_threshold) for config in (DecideConfig(), run)}
+        default = None if defaults == {self.score} else self.score
         return replace(
             ontology,
             classes=tuple(replace(spec, box_threshold=self.of_class.get(spec.name, default)) for spec in ontology.classes),
@@ -113,7 +118,7 @@ class Settings:
 @dataclass(frozen=True, eq=False)
 class Look:
     """What was seen in one upright image. `number` is its place in the run, `digest` that of its file; `seconds` is what the
-    models in memory took, None where the run knew it already."""
+    models in memory took, None where the run knew it already; `warnings` is what was said of it beside the answer."""
 
     key: str
     name: str
@@ -124,6 +129,7 @@ class Look:
     seconds: float | None
     digest: str
     number: int | None = None
+    warnings: Sequence[str] = ()
 
     @property
     def size_wh(self) -> tuple[int, int]:
@@ -170,7 +176,13 @@ class Playground:
             raise ConfigError(f"there is no image {number + 1} in the run; it holds {0 if run is None else run.images}")
         sighting = run.sighting(number)
         image = sighting.image
-        pixels = read_image(image, max_megapixels=see.max_megapixels)
+        try:
+            pixels = read_image(image, max_megapixels=see.max_megapixels)
+        except ImageReadError as error:
+            moved = (
+                "; were the images moved? begin with `grounded-sam app RUN --images FOLDER`" if error.reason == "missing" else ""
+            )
+            raise ImageReadError(error.reason, f"{image.id}: {error.detail}{moved}") from error
         known = see == run.see and set(ontology.prompts) <= set(run.prompts)
         if not known or sighting.candidates is None:
             return self._look(pixels, image.id, image.digest, see, ontology, number)
@@ -216,11 +228,12 @@ class Playground:
                 known = self._looks.get(key)
             if known is not None:
                 return self._keep(replace(known, name=name, ontology=ontology, number=number))
-            ask = self.material.load(see, ontology)
-            started = time.perf_counter()
-            candidates = ask(pixels)
-            seconds = time.perf_counter() - started
-        return self._keep(Look(key, name, pixels, see, ontology, candidates, seconds, digest, number))
+            with _warnings() as said:
+                ask = self.material.load(see, ontology)
+                started = time.perf_counter()
+                candidates = ask(pixels)
+                seconds = time.perf_counter() - started
+        return self._keep(Look(key, name, pixels, see, ontology, candidates, seconds, digest, number, said))
 
     def _keep(self, look: Look) -> Look:
         with self._kept:
@@ -229,6 +242,30 @@ class Playground:
             while len(self._looks) > LOOKS_IN_MEMORY:
                 self._looks.popitem(last=False)
         return look
+
+
+class _Listening(logging.Handler):
+    """Keeps what is warned of in the thread that made it: another may be labelling a folder."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self.said.append(record.getMessage())
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What the package warns of within, such as words that a model does not know; the log has it as before."""
+    listening, package = _Listening(), logging.getLogger("autodistill_grounded_sam")
+    package.addHandler(listening)
+    try:
+        yield listening.said
+    finally:
+        package.removeHandler(listening)
 
 
 def typed_path(text: str) -> Path:

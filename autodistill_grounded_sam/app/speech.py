@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autodistill_grounded_sam.errors import WeightsError
-from autodistill_grounded_sam.loading import pick_device, quiet_loading
+from autodistill_grounded_sam.loading import quiet_loading, usable_device
 
 
 class Listener:
@@ -31,7 +31,7 @@ class Listener:
         try:
             with quiet_loading():
                 return pipeline(
-                    "automatic-speech-recognition", model=self._name, device=pick_device(self._device), trust_remote_code=False,
+                    "automatic-speech-recognition", model=self._name, device=usable_device(self._device), trust_remote_code=False,
                     local_files_only=self._offline,
                 )  # fmt: skip
         except (OSError, ValueError, KeyError) as error:

@@ -37,7 +37,7 @@ def show_picture(look: Look, labels: Labels, picture_url: str, *, dropped: bool)
 
 
 def show_scores(look: Look, labels: Labels, settings: Settings, *, dropped: bool) -> Markup:
-    """Each label with the score of every prompt; with `dropped` each other candidate as well, and why it is none."""
+    """Each label with the scores of its best prompts; with `dropped` each other candidate as well, and why it is none."""
     scored = score_classes(look.candidates.scores, settings.applied(look.ontology))
     rows = [_kept_row(look, labels, place) for place in range(len(labels))]
     if dropped:
@@ -134,17 +134,14 @@ def _mark(xyxy: object, rle: object, colour: str, key: str, *, lost: bool = Fals
 
 
 def _plate(xyxy: object, place: int, name: str, class_id: int, size_wh: tuple[int, int]) -> Markup:
-    """The number and name of a label, on its box; inside it where the picture ends above."""
+    """The number and name of a label, on its box; no higher than the picture."""
     x1, y1, x2, _ = (float(edge) for edge in np.asarray(xyxy))
     left, right, top = 100 * x1 / size_wh[0], 100 - 100 * x2 / size_wh[0], 100 * y1 / size_wh[1]
     across = f"right:{right:.2f}%" if left > 60 else f"left:{left:.2f}%"  # a long name stays on the picture
     return Markup(
-        '<span class="plate{inside}" style="--own:{colour};--ink:{ink};{across};top:{top:.2f}%" data-mark="l{place}" '
+        '<span class="plate" style="--own:{colour};--ink:{ink};{across};--top:{top:.2f}%" data-mark="l{place}" '
         'aria-hidden="true"><b>{number}</b> {name}</span>'
-    ).format(
-        inside=" inside" if top < 7 else "", colour=colour_of(class_id), ink=_ink(class_id), across=across, top=top, place=place,
-        number=place + 1, name=name,
-    )  # fmt: skip
+    ).format(colour=colour_of(class_id), ink=_ink(class_id), across=across, top=top, place=place, number=place + 1, name=name)
 
 
 def _ink(class_id: int) -> str:
@@ -163,8 +160,9 @@ def _said(look: Look, labels: Labels, lost: int) -> Markup:
         else f"{look.see.detector}, {_segmenter(look)}: {look.seconds:.1f} s"
     )
     rest = f"{lost} other candidate{'' if lost == 1 else 's'}"
-    return Markup('<b>{found}</b> <span class="soft">{name} · {how} · {rest}</span>').format(
-        found=found, name=look.name, how=how, rest=rest
+    warned = Markup("").join(Markup('<span class="warned">{text}</span>').format(text=text) for text in look.warnings)
+    return Markup('<b>{found}</b> <span class="soft">{name} · {how} · {rest}</span>{warned}').format(
+        found=found, name=look.name, how=how, rest=rest, warned=warned
     )
 
 
@@ -175,7 +173,7 @@ def _segmenter(look: Look) -> str:
 def _table(name: str, rows: Iterable[Markup]) -> Markup:
     return Markup(
         '<div class="scores" tabindex="0" role="group" aria-label="labels of {name} and their scores"><table><thead><tr>'
-        '<th scope="col">#</th><th scope="col">label</th><th scope="col">score of every prompt</th></tr></thead>'
+        '<th scope="col">#</th><th scope="col">label</th><th scope="col">its best prompts</th></tr></thead>'
         "<tbody>{rows}</tbody></table></div>"
     ).format(name=name, rows=Markup("").join(rows))
 
@@ -238,11 +236,11 @@ def _scores(look: Look, number: int) -> Markup:
 
 def _summary(standing: Standing, report_url: str) -> Markup:
     places = [(dataset.format, str(dataset.path)) for dataset in standing.summary.datasets]
-    report = Markup('<p><a href="{url}" target="_blank" rel="noopener">Open the report</a></p>').format(url=report_url)
-    return _told_of_run("Done.", standing.summary, places) + (report if standing.summary.report is not None else Markup(""))
+    report = Markup('<li><a href="{url}" target="_blank" rel="noopener">Open the report</a></li>').format(url=report_url)
+    return _told_of_run("Done.", standing.summary, places, report if standing.summary.report is not None else Markup(""))
 
 
-def _told_of_run(title: str, summary: object, places: Iterable[tuple[str, str]]) -> Markup:
+def _told_of_run(title: str, summary: object, places: Iterable[tuple[str, str]], report: Markup | str = "") -> Markup:
     per_class: dict[str, int] = dict(getattr(summary, "per_class", {}))
     images: dict[str, int] = dict(getattr(summary, "images", {}))
     row = Markup("<tr><th scope='row'>{name}</th><td>{count}</td></tr>")
@@ -255,8 +253,8 @@ def _told_of_run(title: str, summary: object, places: Iterable[tuple[str, str]])
     return Markup(
         '<div class="note done" role="status"><p><b>{title}</b> Images: {states}.</p>'
         "<table class='counts'><thead><tr><th scope='col'>class</th><th scope='col'>labels</th></tr></thead><tbody>{rows}</tbody>"
-        "</table><ul>{where}{notes}</ul></div>"
-    ).format(title=title, states=states, rows=rows, where=where, notes=notes)
+        "</table><ul>{where}{report}{notes}</ul></div>"
+    ).format(title=title, states=states, rows=rows, where=where, report=report, notes=notes)
 
 
 def _lines(text: str) -> Markup:

@@ -67,7 +67,7 @@ def spoken_classes(text: str) -> list[str]:
 def _read_class(line: str, where: str) -> tuple[str, tuple[str, ...]]:
     terms = _terms(line, where)
     name, end = terms[0]
-    if end == "," or any(other == ":" for _, other in terms[1:]):
+    if not name or end == "," or any(other == ":" for _, other in terms[1:]):
         raise OntologyError(f"{where}: expected `class` or `class: prompt, prompt`, one class a line, got {line.strip()!r}")
     return name, tuple(prompt for prompt, _ in terms[1:] if prompt)
 
@@ -85,7 +85,9 @@ def _terms(line: str, where: str) -> list[tuple[str, str]]:
     while at <= len(line):
         match = _TERM.match(line, at)
         if match is None:
-            raise OntologyError(f"{where}: a quote in the middle of {line.strip()!r}; put the whole name or prompt in quotes")
+            raise OntologyError(
+                f"{where}: a quote in the middle, or not closed, in {line.strip()!r}; put the whole name or prompt in quotes"
+            )
         quoted, plain, end = match.groups()
         found.append((plain.strip() if quoted is None else quoted.replace('""', '"'), end))
         if not end:

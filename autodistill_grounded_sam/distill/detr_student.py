@@ -9,7 +9,7 @@ from autodistill_grounded_sam.distill.detr_models import trained_model
 from autodistill_grounded_sam.distill.onnx_student import write_onnx
 from autodistill_grounded_sam.distill.prediction import StudentPrediction
 from autodistill_grounded_sam.errors import ConfigError
-from autodistill_grounded_sam.loading import pick_device
+from autodistill_grounded_sam.loading import usable_device
 from autodistill_grounded_sam.types import RgbImage
 
 
@@ -20,7 +20,7 @@ class DetrStudent:
 
     def __init__(self, weights: str | Path, *, device: str = "auto", offline: bool | None = None) -> None:
         self._detr = trained_model(str(weights), offline=bool(offline))
-        self._device = pick_device(device)
+        self._device = usable_device(device)
         self._detr.model.to(self._device).eval()
         self.classes = self._detr.classes
         self._home = Path(weights)

@@ -16,7 +16,7 @@ from autodistill_grounded_sam.about import About
 from autodistill_grounded_sam.datasets import dataset_class_names
 from autodistill_grounded_sam.distill.detr_recipe import Recipe
 from autodistill_grounded_sam.errors import ConfigError, WrongPlaceError
-from autodistill_grounded_sam.loading import pick_device
+from autodistill_grounded_sam.loading import usable_device
 from autodistill_grounded_sam.protocols import OnEpoch
 from autodistill_grounded_sam.types import TrainResult
 
@@ -96,7 +96,7 @@ class DetrTarget:
         if done is not None:
             logger.info("%s is trained already", out)
             return TrainResult(out / "best", done["started from"], done["figures"], done["command"])
-        training = Training(detr, data, recipe, pick_device(device))
+        training = Training(detr, data, recipe, usable_device(device))
         training.run(_begin(out, card), on_epoch)
         figures = _finish(out, training, {**card, "command": command})
         logger.info("trained %s from %s: %s", out / "best", detr.started_from, figures)

@@ -22,7 +22,7 @@ from autodistill_grounded_sam.engine.memory import Ask, OutOfMemoryError, Pieces
 from autodistill_grounded_sam.engine.tiles import TiledDetector, TiledSegmenter
 from autodistill_grounded_sam.errors import ImageReadError, PluginError
 from autodistill_grounded_sam.images import read_image
-from autodistill_grounded_sam.loading import pick_device
+from autodistill_grounded_sam.loading import usable_device
 from autodistill_grounded_sam.masks import encode_mask
 from autodistill_grounded_sam.protocols import Batch, Detector, Segmenter, WorkerSpec
 from autodistill_grounded_sam.similar import dhash
@@ -65,7 +65,7 @@ class SeeWorker:
         segmenters = plugins.members("segmenters", self._see.segmenter) if self._see.masks != "none" else []
         names = [*(("detectors", name) for name, _ in detectors), *(("segmenters", name) for name, _ in segmenters)]
         needs_device = any(plugins.find(role, name).built_in for role, name in names)  # a plugin alone needs no torch here
-        device = pick_device(str(spec["device"])) if needs_device else str(spec["device"])
+        device = usable_device(str(spec["device"])) if needs_device else str(spec["device"])
         general = {"device": device, "offline": bool(spec["offline"]), "precision": self._see.precision}
         settings = {
             **general,

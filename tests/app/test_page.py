@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import wavfile
 
 pytest.importorskip("gradio", reason="needs the extra [app]: pip install 'autodistill-grounded-sam[app]'")
 
@@ -28,22 +29,30 @@ def page_that_hears(listen: Any) -> Page:
     return Page(Playground(replace(material, listen=listen)), "/secret")
 
 
-def test_what_is_said_becomes_lines() -> None:
+def recorded(folder: Path) -> tuple[str, str]:
+    wavfile.write(folder / "said.wav", 16_000, np.zeros(10, np.int16))
+    return str(folder / "said.wav"), "said.wav"
+
+
+def test_what_is_said_becomes_lines(tmp_path: Path) -> None:
     page = page_that_hears(lambda sound: f"a red circle, and {sound[0] // 1000} green stars")
     parts = page._on
-    lines, told = page._hear({parts.said: (16_000, np.zeros(10, np.int16)), parts.a.lines: "ball: orange circle\nred circle\n"})
+    lines, told = page._hear({parts.said: recorded(tmp_path), parts.a.lines: "ball: orange circle\nred circle\n"})
     assert lines == "ball: orange circle\nred circle\n16 green stars"
     assert "Heard: a red circle, and 16 green stars" in told["value"]
-    lines, _ = page._hear({parts.said: None, parts.a.lines: "ball"})  # the recording was taken away
-    assert lines == "ball"
+    _, told = page._hear({parts.said: None, parts.a.lines: "ball"})  # the recording was taken away
+    assert told["visible"] is False
+    (tmp_path / "said.wav").write_bytes(b"no sound")
+    _, told = page._hear({parts.said: (str(tmp_path / "said.wav"), "<b>.wav"), parts.a.lines: "ball"})
+    assert "&lt;b&gt;.wav cannot be read as sound" in told["value"]
 
 
-def test_a_fault_of_the_model_that_hears_is_told() -> None:
+def test_a_fault_of_the_model_that_hears_is_told(tmp_path: Path) -> None:
     def deaf(_: Any) -> str:
         raise WeightsError("no such model <b>")
 
     page = page_that_hears(deaf)
-    _, told = page._hear({page._on.said: (16_000, np.zeros(10, np.int16)), page._on.a.lines: ""})
+    _, told = page._hear({page._on.said: recorded(tmp_path), page._on.a.lines: ""})
     assert 'role="alert"' in told["value"] and "no such model &lt;b&gt;" in told["value"]
 
 

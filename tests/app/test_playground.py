@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from autodistill_grounded_sam import pipeline, plugins
+from autodistill_grounded_sam.app import views
 from autodistill_grounded_sam.app.playground import Playground, Settings
 from autodistill_grounded_sam.config import DecideConfig
 from autodistill_grounded_sam.errors import ConfigError, ImageReadError, OntologyError
@@ -73,9 +74,30 @@ def test_the_saved_ontology_keeps_the_same_labels_without_a_flag(settings: Setti
     )
     place = playground()
     look = place.look_at_scene(3, CONFIG.see, ONTOLOGY)
-    read_back = Ontology.from_yaml_text(usual.written(ONTOLOGY).to_yaml_text())
+    read_back = Ontology.from_yaml_text(usual.written(ONTOLOGY, DecideConfig()).to_yaml_text())
     plain = Settings.of(DecideConfig(), read_back)
     assert facts(place.labels(replace(look, ontology=read_back), plain)) == facts(place.labels(look, usual))
+
+
+def test_the_saved_ontology_decides_a_run_the_same_whatever_it_was_decided_by_before(tmp_path: Path) -> None:
+    out = label_folder(tmp_path)
+    before = DecideConfig(box_threshold=0.8)
+    pipeline.redecide(out, before)
+    place = playground(out)
+    look_at, see, words = place.look_at_run, place.material.see, place.material.ontology
+    for settings in (Settings(0.35), Settings(0.8), Settings(0.35, {"ball": 0.6})):
+        shown = [facts(place.labels(look_at(number, see, words), settings)) for number in range(6)]
+        pipeline.redecide(out, before, settings.written(words, place.material.decide))
+        assert [facts(labels) for _, labels in pipeline.decided_labels(out)[1]] == shown
+
+
+def test_what_the_models_warn_of_is_shown_beside_their_answer() -> None:
+    place = playground(detector="mini", segmenter="mini")
+    see = place.material.see
+    look = place.look_at_scene(3, see, Ontology.load({"中": "<b>"}))
+    shown = views.show_picture(look, place.labels(look, place.start), "picture", dropped=False)
+    assert "prompt &#39;中&#39; is unknown to this model&#39;s vocabulary" in shown
+    assert not place.look_at_scene(3, see, ONTOLOGY).warnings
 
 
 @pytest.mark.slow
@@ -145,6 +167,13 @@ def test_a_run_is_shown_as_it_was_decided_without_a_model(tmp_path: Path, asked:
     other = Ontology.load({**WORDS, "green star": "star"})
     assert place.look_at_run(0, place.material.see, other).seconds is not None
     assert count(asked) == seen + 1
+
+
+def test_an_image_of_the_run_that_is_gone_is_told_by_its_name(tmp_path: Path) -> None:
+    place = playground(label_folder(tmp_path, 2))
+    (tmp_path / "images" / "scene_0001.png").unlink()
+    with pytest.raises(ImageReadError, match=r"scene_0001.png: the file does not exist; were the images moved\? .* --images"):
+        place.look_at_run(1, place.material.see, place.material.ontology)
 
 
 def test_settings_are_saved_back_into_the_run(tmp_path: Path) -> None:

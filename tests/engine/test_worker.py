@@ -258,6 +258,14 @@ def test_a_device_that_is_named_is_taken_as_it_is() -> None:
     assert pick_device("cuda:1") == "cuda:1"
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_here_is_told(device: str) -> None:
+    settings = spec() | {"device": device}
+    settings["see"]["segmenter"] = "mini"
+    with pytest.raises(ConfigError, match=rf"device '{device}' cannot be used: .*; `grounded-sam doctor` lists"):
+        SeeWorker(settings)
+
+
 def test_plugins_alone_need_no_torch(painted: list[ImageRecord]) -> None:
     code = (
         "import sys; from autodistill_grounded_sam.engine.worker import SeeWorker; "
