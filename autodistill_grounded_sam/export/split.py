@@ -15,10 +15,9 @@ from pathlib import PurePosixPath
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
 from autodistill_grounded_sam.errors import ConfigError
-from autodistill_grounded_sam.similar import differing_bits, near_pairs
+from autodistill_grounded_sam.similar import Places, differing_bits, join, near_groups
 from autodistill_grounded_sam.types import ImageRecord, Split
 
 # Neighbouring numbers of one name (IMG_0041, IMG_0042) are one burst if their pictures are this alike: looser, as names agree.
@@ -92,12 +91,11 @@ def group_keys(images: Sequence[ImageRecord], hashes: Sequence[int | None] | Non
     order = sorted(range(len(images)), key=lambda place: _natural(images[place].id))
     images = [images[place] for place in order]
     films = [_film_key(image.id) for image in images]
-    links = _Links(len(images))
-    _link_equal([image.digest for image in images], links)
-    _link_equal(films, links)
+    roots = np.arange(len(images))
+    _join_equal(roots, [image.digest for image in images])
+    _join_equal(roots, films)
     if hashes:
-        _link_near(images, [hashes[place] for place in order], links)
-    roots = links.roots()
+        _join_near(roots, images, [hashes[place] for place in order])
     groups: dict[str, str] = {}
     notes = []
     # Neighbours in a sorted array: a dict of lists would be a fifth of all that is held for an image.
@@ -152,52 +150,21 @@ def _natural(image_id: str) -> str:
     return re.sub(r"\d+", lambda digits: f"\0{len(number := str(int(digits[0]))):04d}{number}\0", image_id)
 
 
-class _Links:
-    """Union-find over places, as one array."""
-
-    def __init__(self, count: int) -> None:
-        self._parent = np.arange(count)
-
-    def join(self, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> None:
-        """Join pairs of places. In a folder of stills nearly all pairs are near, and all but few of them joined before."""
-        roots = self.roots()
-        apart = roots[first] != roots[second]
-        for one, other in zip(first[apart].tolist(), second[apart].tolist(), strict=True):
-            low, high = sorted((self._root(one), self._root(other)))
-            self._parent[high] = low
-
-    def roots(self) -> npt.NDArray[np.int64]:
-        """The first place of the group of every place, (n,)."""
-        while True:
-            shorter = self._parent[self._parent]
-            if (shorter == self._parent).all():
-                return shorter
-            self._parent = shorter
-
-    def _root(self, place: int) -> int:
-        while self._parent[place] != place:
-            place = int(self._parent[place])
-        return place
-
-
-def _link_equal(keys: Sequence[str], links: _Links) -> None:
+def _join_equal(roots: Places, keys: Sequence[str]) -> None:
     """Join all places of one key; "" is no key."""
     first: dict[str, int] = {}
     firsts = [place if key == "" else first.setdefault(key, place) for place, key in enumerate(keys)]
-    links.join(np.array(firsts, np.int64), np.arange(len(keys)))
+    join(roots, np.array(firsts, np.int64), np.arange(len(keys)))
 
 
-def _link_near(images: Sequence[ImageRecord], hashes: Sequence[int | None], links: _Links) -> None:
+def _join_near(roots: Places, images: Sequence[ImageRecord], hashes: Sequence[int | None]) -> None:
     known = np.array([place for place, value in enumerate(hashes) if value is not None], np.int64)
     values = np.array([value for value in hashes if value is not None], np.uint64)
-    distinct, sample, which = np.unique(values, return_index=True, return_inverse=True)
-    links.join(known[sample][which], known)
-    for first, second in near_pairs(distinct):
-        links.join(known[sample[first]], known[sample[second]])
+    join(roots, known[near_groups(values)], known)
     alike = differing_bits(values[1:], values[:-1]) <= BURST_BITS
     here, there = known[:-1][alike], known[1:][alike]  # `images` are in natural order
     burst = [_are_neighbours(images[a].id, images[b].id) for a, b in zip(here.tolist(), there.tolist(), strict=True)]
-    links.join(here[np.array(burst, np.bool_)], there[np.array(burst, np.bool_)])
+    join(roots, here[np.array(burst, np.bool_)], there[np.array(burst, np.bool_)])
 
 
 def _are_neighbours(first_id: str, second_id: str) -> bool:

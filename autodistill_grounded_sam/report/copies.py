@@ -38,11 +38,17 @@ def find_copies(seen: Callable[[], Seen]) -> Copies:
     np.bitwise_or.at(of_value, which, side)
     twin, leaks = np.bincount(which) > 1, of_value == TRAIN | VALID
     pairs = _equal_pairs(which, side)
-    for one, other in near_pairs(values):
+    kinds = np.where(twin, -1, np.arange(len(values)))  # what has its twin is one kind, all else a kind each
+    for one, other in near_pairs(values, kinds):
         twin[one] = twin[other] = True
+        kinds[twin] = -1
+        pairs += _some(first[one], first[other], (of_value[one] | of_value[other]) == TRAIN | VALID)
+    kinds = np.where(leaks, -1, of_value.astype(np.int64))  # what leaks is one kind, all else is of its side
+    for one, other in near_pairs(values, kinds):
         across = (of_value[one] | of_value[other]) == TRAIN | VALID
         leaks[one[across]] = leaks[other[across]] = True
-        pairs += _some(first[one], first[other], across)
+        kinds[leaks] = -1
+        pairs += _some(first[one[across]], first[other[across]], across[across])
     shown = list(dict.fromkeys((places[a], places[b]) for _, a, b in sorted(pairs)))[:SHOWN_PAIRS]
     return Copies(same_bytes, int(twin[which].sum()), int(leaks[which].sum()), _examples(seen, shown))
 
