@@ -1,7 +1,8 @@
 """The command line within this process.
 
 For stories in which the process is not what is tested: a new one imports torch for five seconds. The console script itself is run
-by `journeys/test_words_to_student.py`, by the examples, and by the tests of kills and Ctrl-C.
+by `journeys/test_words_to_student.py`, by the demo, and by the tests of kills and Ctrl-C. What trains a student of ultralytics
+needs a process, too: where a test has imported ultralytics before us, it talks on stdout beside the JSON.
 """
 
 from __future__ import annotations
