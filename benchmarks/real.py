@@ -59,7 +59,7 @@ class Settings:
     floor: float = 0.05
 
 
-QUICK = Settings(steps=60, images_seen=40, imgsz=160)
+QUICK = Settings(steps=24, images_seen=40, imgsz=160)
 
 
 class Cell:

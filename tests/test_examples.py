@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,10 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Runs an example in an empty folder, with other constants; what it printed."""
+    """Runs an example in an empty folder, with other constants; what it printed.
+
+    With `variables` of the environment, which libraries read when they are imported, in a process of its own.
+    """
 
     def run(name: str, *, variables: dict[str, str] | None = None, **constants: int) -> str:
         text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
@@ -29,9 +35,20 @@ def run(tmp_path: Path) -> Run:
             assert changed == 1, f"{name}.py must set {constant} once"
         script = tmp_path / f"{name}.py"
         script.write_text(text, encoding="utf-8")
-        return execute([script], tmp_path, variables or {})
+        return here(script) if variables is None else execute([script], tmp_path, variables)
 
     return run
+
+
+def here(script: Path) -> str:
+    """Run a script in this process, which has torch and the rest: `__main__`, `sys.argv` and the folder are its own."""
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
+        patch.chdir(script.parent)
+        patch.syspath_prepend(script.parent)
+        patch.setattr(sys, "argv", [str(script)])
+        runpy.run_path(str(script), run_name="__main__")
+    return out.getvalue()
 
 
 def execute(words: list[object], folder: Path, variables: dict[str, str]) -> str:
@@ -106,7 +123,7 @@ def test_your_own_plugin(run: Run) -> None:
 
 @pytest.mark.slow
 def test_roboflow_round_trip(run: Run, tmp_path: Path) -> None:
-    assert "no ROBOFLOW_API_KEY: nothing is sent" in run("roboflow_round_trip", SCENES=3)
+    assert "no ROBOFLOW_API_KEY: nothing is sent" in run("roboflow_round_trip", SCENES=3, variables={})
     server = FakeRoboflow(KEY)
     try:
         login = str(tmp_path / "no-login.json")
@@ -124,7 +141,7 @@ def test_roboflow_round_trip(run: Run, tmp_path: Path) -> None:
 @pytest.mark.ray
 def test_ray_cluster(run: Run) -> None:
     pytest.importorskip("ray", reason="ray is not installed")
-    said = run("ray_cluster", SCENES=8)
+    said = run("ray_cluster", SCENES=8, variables={})
     assert "8 images looked at by two workers" in said and "all the same: True" in said
 
 

@@ -8,14 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from autodistill_grounded_sam.painting import PainterSettings, paint_dataset
 from autodistill_grounded_sam.weights import find_weights
+from tests.cli_kit import tool
 
-TOOL = Path(sys.executable).with_name("grounded-sam")
 # What is painted, and the word for it that `mini` never read; the class names of the truth are the words of the trade.
 PAINTED, WORDS = ["green ring", "purple star", "yellow heart"], ["sprocket", "widget", "gadget"]
 ONTOLOGY = json.dumps({word: word.upper() for word in WORDS})
@@ -25,7 +24,7 @@ SAVE_EVERY_STEP = (
     "import autodistill_grounded_sam.adapt.training as t; t.SAVE_SECONDS = 0.0; "
     "from autodistill_grounded_sam.cli import main; main()"
 )
-MINI = ("--device", "cpu", "--offline", "--json")
+MINI = ("--device", "cpu", "--offline")
 
 
 def scenes(folder: Path, count: int, seed: int) -> Path:
@@ -39,31 +38,25 @@ def scenes(folder: Path, count: int, seed: int) -> Path:
 
 def adapt(folder: Path, out: Path, steps: int) -> list[str]:
     return [
-        str(TOOL), "adapt", "--images", str(folder / "images"), "--annotations", str(folder / "truth.json"),
+        "adapt", "--images", str(folder / "images"), "--annotations", str(folder / "truth.json"),
         "--ontology", ONTOLOGY, "--detector", "mini", "--out", str(out), "--steps", str(steps), *MINI,
     ]  # fmt: skip
-
-
-def run(*words: object) -> Any:
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
 
 
 @pytest.mark.slow
 def test_new_words_are_found_after_adapting(tmp_path: Path) -> None:
     scenes(tmp_path / "labelled", 20, 500)
     truth = scenes(tmp_path / "others", 24, 900)
-    told = run(*adapt(tmp_path / "labelled", tmp_path / "weights", 240))
+    told = tool(*adapt(tmp_path / "labelled", tmp_path / "weights", 240))
     assert told["held_out"] == 4 and told["figures"]["AP50"] > told["figures_before"]["AP50"] + 0.3
     figures = {}
     for name, detector in (("before", "mini"), ("after", tmp_path / "weights")):
         dataset = tmp_path / name
-        run(
-            TOOL, "label", tmp_path / "others/images", "--ontology", ONTOLOGY, "--detector", detector, "--segmenter", "mini",
+        tool(
+            "label", tmp_path / "others/images", "--ontology", ONTOLOGY, "--detector", detector, "--segmenter", "mini",
             "--box-threshold", "0.2", "--out", dataset, *MINI,
         )  # fmt: skip
-        figures[name] = run(TOOL, "evaluate", dataset, "--truth", truth, "--json")["box"]["AP50"]
+        figures[name] = tool("evaluate", dataset, "--truth", truth)["box"]["AP50"]
     assert figures["before"] < 0.1
     assert figures["after"] > 0.75
 
@@ -71,7 +64,7 @@ def test_new_words_are_found_after_adapting(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_killed_adaptation_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     scenes(tmp_path / "labelled", 8, 500)
-    command = [sys.executable, "-c", SAVE_EVERY_STEP, *adapt(tmp_path / "labelled", tmp_path / "killed", 24)[1:]]
+    command = [sys.executable, "-c", SAVE_EVERY_STEP, *adapt(tmp_path / "labelled", tmp_path / "killed", 24)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     state = tmp_path / "killed/unfinished/state.pt"
     deadline = time.monotonic() + 300
@@ -80,8 +73,8 @@ def test_a_killed_adaptation_goes_on_to_the_same_weights(tmp_path: Path) -> None
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert state.is_file() and not (tmp_path / "killed/adapted.json").exists()
-    run(*command)
-    run(*adapt(tmp_path / "labelled", tmp_path / "undisturbed", 24))
+    subprocess.run(command, check=True, capture_output=True)
+    tool(*adapt(tmp_path / "labelled", tmp_path / "undisturbed", 24))
     killed, undisturbed = (find_weights(str(tmp_path / name), "detector") for name in ("killed", "undisturbed"))
     assert killed.identity == undisturbed.identity
     assert not (tmp_path / "killed/unfinished").exists()

@@ -6,24 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from autodistill_grounded_sam.checking import FILE
 from autodistill_grounded_sam.painting import FRESH_SETTINGS, PainterSettings, paint_dataset
 from benchmarks.check_damage import damaged, figures
+from tests.cli_kit import tool
 
 TOOL = Path(sys.executable).with_name("grounded-sam")
 NAMES = ["red circle", "blue square", "green star"]
 PAIRS = tuple((name.split()[0], name.split()[1]) for name in NAMES)
 SETTINGS = PainterSettings(FRESH_SETTINGS.width, FRESH_SETTINGS.height, objects=(2, 4), pairs=PAIRS)
-
-
-def tool(*words: object) -> Any:
-    done = subprocess.run([str(TOOL), *map(str, words), "--json"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
 
 
 @pytest.mark.slow
@@ -67,7 +61,8 @@ def test_folds_learn_judge_and_are_not_done_again(tmp_path: Path) -> None:
 def test_a_student_judges_too(tmp_path: Path) -> None:
     pytest.importorskip("ultralytics")
     truth = paint_dataset(tmp_path / "set", 8, SETTINGS, 85_000, NAMES)
-    told = tool("check", truth, "--student", "yolov8n.yaml", "--epochs", 1, "--side", 64, "--device", "cpu", "--offline", "--out",
-                tmp_path / "checked")  # fmt: skip
-    assert told["images"] == 8
+    words = ("check", truth, "--student", "yolov8n.yaml", "--epochs", 1, "--side", 64, "--device", "cpu", "--offline")
+    command = [TOOL, *map(str, words), "--out", tmp_path / "checked", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["images"] == 8
     assert len(list((tmp_path / "checked" / "folds").glob("*/fold-*/predictions.json"))) == 2

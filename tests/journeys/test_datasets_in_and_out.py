@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from autodistill_grounded_sam.datasets import dataset_class_names, read_dataset
 from autodistill_grounded_sam.painting import FRESH_SETTINGS, PainterSettings, paint_dataset
+from tests.cli_kit import tool
 
-TOOL = Path(sys.executable).with_name("grounded-sam")
 NAMES = ["red circle", "blue square", "green star"]
 PAIRS = tuple((name.split()[0], name.split()[1]) for name in NAMES)
 SETTINGS = PainterSettings(FRESH_SETTINGS.width, FRESH_SETTINGS.height, objects=(2, 4), pairs=PAIRS)
-
-
-def tool(*words: object, code: int = 0) -> Any:
-    done = subprocess.run([str(TOOL), *map(str, words), "--json"], capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr[-3000:]
-    return json.loads(done.stdout)
 
 
 @pytest.mark.slow

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from autodistill_grounded_sam.painting import FRESH_SETTINGS, PainterSettings, paint_dataset
+from tests.cli_kit import said, tool
 
-TOOL = Path(sys.executable).with_name("grounded-sam")
 MINI = ("--detector", "mini", "--segmenter", "mini", "--device", "cpu", "--offline")
 NAMES = ["red circle", "blue square", "green star"]
 CLASSES = ["ball", "box", "badge"]
 PAIRS = (("red", "circle"), ("blue", "square"), ("green", "star"), ("red", "square"), ("blue", "circle"))
 SETTINGS = PainterSettings(FRESH_SETTINGS.width, FRESH_SETTINGS.height, objects=(2, 4), pairs=PAIRS)
 LABELLED = 30  # of 50 images
-
-
-def run(*words: object, code: int = 0) -> str:
-    done = subprocess.run([str(TOOL), *map(str, words)], capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr[-3000:]
-    return done.stdout
-
-
-def tool(*words: object) -> Any:
-    return json.loads(run(*words, "--json"))
 
 
 def paint(folder: Path) -> tuple[Path, Path]:
@@ -89,14 +76,14 @@ def test_for_people_it_says_what_to_do_next(tmp_path: Path) -> None:
     models = ("--detector", f"{fake}Detector", "--segmenter", f"{fake}Segmenter")
     _, some = paint(tmp_path)
     words = json.dumps(dict(zip(NAMES, CLASSES, strict=True)))
-    run("label", tmp_path / "images", "--ontology", words, *models, "--out", tmp_path / "out")
-    said = run("tune", tmp_path / "out", "--truth", some)
-    assert f"tuned on {LABELLED} labelled images:" in said
-    assert f"next: grounded-sam decide {tmp_path / 'out'} --ontology {tmp_path / 'out/run/tuned.yaml'}" in said
-    run("decide", tmp_path / "out", "--ontology", tmp_path / "out/run/tuned.yaml", "--duplicate-iou", "0.6")
+    said("label", tmp_path / "images", "--ontology", words, *models, "--out", tmp_path / "out")
+    shown = said("tune", tmp_path / "out", "--truth", some)
+    assert f"tuned on {LABELLED} labelled images:" in shown
+    assert f"next: grounded-sam decide {tmp_path / 'out'} --ontology {tmp_path / 'out/run/tuned.yaml'}" in shown
+    said("decide", tmp_path / "out", "--ontology", tmp_path / "out/run/tuned.yaml", "--duplicate-iou", "0.6")
     assert json.loads((tmp_path / "out/run/decide.json").read_text())["decide"]["duplicate_iou"] == 0.6
-    said = run("quality", tmp_path / "out", "--truth", some, "--trust", "0.8")
-    assert "labels against 30 of 50 images, with 90 % intervals" in said
-    assert "images wait for review" in said
-    assert "review_queue.jsonl" in said
-    run("tune", tmp_path / "out", "--truth", some, "--word", "ball", code=2)
+    shown = said("quality", tmp_path / "out", "--truth", some, "--trust", "0.8")
+    assert "labels against 30 of 50 images, with 90 % intervals" in shown
+    assert "images wait for review" in shown
+    assert "review_queue.jsonl" in shown
+    said("tune", tmp_path / "out", "--truth", some, "--word", "ball", codes=(2,))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from importlib import util
@@ -14,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-TOOL = Path(sys.executable).with_name("grounded-sam")
+from tests.cli_kit import tool
+
 MINI = ("--detector", "mini", "--segmenter", "mini", "--device", "cpu", "--offline")
 FAKE = (
     "--detector", "autodistill_grounded_sam.testing:FakeDetector",
@@ -25,10 +24,7 @@ SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def label(images: Path, out: Path, *words: str, codes: tuple[int, ...] = (0,)) -> Any:
-    command = [str(TOOL), "label", str(images), "--ontology", WORDS, *words, "--out", str(out), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode in codes, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return tool("label", images, "--ontology", WORDS, *words, "--out", out, codes=codes)
 
 
 def check_ultralytics_loads(dataset: Path, images: int) -> None:
