@@ -32,8 +32,6 @@ def check_yolo_dataset(dataset: Path) -> YoloDataset:
     classes = tuple(yolo_class_names(dataset))
     file = dataset / "data.yaml" if dataset.is_dir() else dataset
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if isinstance(content["names"], dict) and sorted(content["names"]) != list(range(len(classes))):
-        raise DatasetError(f"{file}: the ids in 'names' must be 0..{len(classes) - 1}, got {sorted(content['names'])}")
     root = file.parent / str(content.get("path") or "")
     train = _folders(file, root, "train", content.get("train"))
     valid = _folders(file, root, "val", content.get("val", content.get("valid", content.get("validation"))))
