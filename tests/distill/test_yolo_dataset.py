@@ -57,7 +57,7 @@ def test_check__train_folder_as_val__counts_objects_once(tmp_path: Path, valid: 
     ("yaml", "message"),
     [
         ("train: train/images\nval: valid/images\n", r"data\.yaml must hold a list or mapping `names`, got None"),
-        ("train: train/images\nval: valid/images\nnames: {1: a, 2: b}\n", r"must number its 2 `names` from 0 without a gap, got \[1, 2\]"),
+        ("train: train/images\nval: valid/images\nnames: {1: a, 2: b}\n", r"must number its 2 `names` from 0 .*, got \[1, 2\]"),
         ("train: train/images\nnames: [a, b]\n", r"has no 'val' images; a student needs both"),
         ("train: train/images\nval: test/images\nnames: [a, b]\n", r"the folder of 'val' does not exist: .*test/images"),
     ],
