@@ -176,6 +176,20 @@ def test_a_class_has_a_score_of_its_own(browser: Any, mini: Any) -> None:
     page.close()
 
 
+def test_what_is_typed_beside_a_slider_becomes_a_number_that_it_has(browser: Any, mini: Any) -> None:
+    page = opened(browser, mini)
+    page.on("response", lambda answer: None if answer.status < 400 else refused.append(f"{answer.status} {answer.url}"))
+    refused: list[str] = []
+    box = page.get_by_label(re.compile("number input for Score that"))
+    for typed, taken in (("2", "1"), ("-1", "0"), ("", "0"), ("0.5", "0.5")):
+        box.fill(typed)
+        box.press("Tab")
+        page.wait_for_timeout(500)
+        assert box.input_value() == taken
+    assert page.locator(".toast-body").count() == 0 and refused == []
+    page.close()
+
+
 def test_faults_are_told_in_words(browser: Any, mini: Any, tmp_path: Path) -> None:
     page = opened(browser, mini)
     (tmp_path / "broken.png").write_bytes(b"no image at all")
