@@ -37,7 +37,7 @@ PEERS_STAMP = $(PEERS)/.installed
 
 $(PEERS_STAMP): $(STAMP) Makefile
 	test -x $(PEERS)/bin/python || $(BIN)/python -m venv $(PEERS)
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > $(PEERS)/ours.pth
+	$(BIN)/python -c "import os, sysconfig; print(os.getcwd(), sysconfig.get_path('purelib'), sep='\\n')" > $(PEERS)/ours.pth
 	mv $(PEERS)/ours.pth "$$($(PEERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
 	$(PEERS)/bin/python -m pip install --quiet \
 		datasets datumaro fiftyone hydra-core iopath label-studio-sdk labelme 'moto[server]' 'ray[data]' rf-groundingdino s3fs timm webdataset
