@@ -50,9 +50,11 @@ peers: $(PEERS_STAMP)
 		-m "not network and not gpu and not browser and not ray" $$(grep -rl "import peer" tests --include=*.py)
 	AGS_PEERS=1 OMP_NUM_THREADS=1 $(PEERS)/bin/python -m pytest -m ray  # each is a cluster of its own on all cores
 
-# What a person sees, driven in Chromium; pictures of it are in browser_shots/ then.
+# What a person sees, driven in Chromium; pictures of it are in browser_shots/ then. And the playground's other tests, which need
+# gradio as well.
 browser: $(VENV)/.browser
 	AGS_BROWSER=1 $(PYTEST) -m "browser and not network"
+	$(PYTEST) tests/app -m "not browser and not network and not gpu"
 
 $(VENV)/.browser: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[browser,app,docs]'
