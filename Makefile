@@ -48,7 +48,7 @@ $(PEERS_STAMP): $(STAMP) Makefile
 peers: $(PEERS_STAMP)
 	AGS_PEERS=1 OMP_NUM_THREADS=1 $(PEERS)/bin/python -m pytest -n $(WORKERS) --dist worksteal \
 		-m "not network and not gpu and not browser and not ray" $$(grep -rl "import peer" tests --include=*.py)
-	AGS_PEERS=1 OMP_NUM_THREADS=1 $(PEERS)/bin/python -m pytest -m ray  # each is a cluster of its own on all cores
+	AGS_PEERS=1 OMP_NUM_THREADS=1 $(PEERS)/bin/python -m pytest -m ray $$(grep -rl "mark.ray" tests --include=*.py)  # one cluster at a time
 
 # What a person sees, driven in Chromium; pictures of it are in browser_shots/ then. And the playground's other tests, which need
 # gradio as well.
