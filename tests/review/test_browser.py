@@ -16,16 +16,6 @@ from tests.review.review_kit import CONFIG, answer_of, label_folder, page_of, re
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return label_folder(tmp_path_factory.mktemp("labelled"))
-
-
-@pytest.fixture
-def out(tmp_path: Path, labelled: Path) -> Path:
-    return Path(shutil.copytree(labelled, tmp_path / "out"))
-
-
 def test_all_is_decided_by_one_key_and_undone_by_another(browser: Any, out: Path) -> None:
     with page_of(out) as server, reviewing(browser, server.url) as page:
         count = server.session.about()["total"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,7 @@ import pytest
 from autodistill_grounded_sam.errors import DatasetError
 from autodistill_grounded_sam.reviewing import merge_reviews
 from autodistill_grounded_sam.reviews import read_all_reviews, read_reviews
-from tests.review.review_kit import decide, every_stop, label_folder, page_of
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return label_folder(tmp_path_factory.mktemp("labelled"))
-
-
-@pytest.fixture
-def out(tmp_path: Path, labelled: Path) -> Path:
-    return Path(shutil.copytree(labelled, tmp_path / "out"))
+from tests.review.review_kit import decide, every_stop, page_of
 
 
 def test_merging_takes_in_what_is_new_once_and_names_what_is_wrong(out: Path, tmp_path: Path) -> None:

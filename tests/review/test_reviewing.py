@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,16 +35,6 @@ from tests.review.review_kit import (
     page_of,
     redecided,
 )
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return label_folder(tmp_path_factory.mktemp("labelled"))
-
-
-@pytest.fixture
-def out(tmp_path: Path, labelled: Path) -> Path:
-    return Path(shutil.copytree(labelled, tmp_path / "out"))
 
 
 @pytest.fixture
