@@ -260,7 +260,7 @@ def _from_hub(name: str, role: Role, offline: bool) -> Path:
             if not missing:
                 return folder
             reason = "it is on the hub in another form"
-    reason = "offline" if offline else reason
+    reason = "offline" if offline else reason.rstrip(".")
     raise WeightsError(
         f"the {role} {name!r} is not on this machine ({', '.join(missing)} missing in {_hub_cache()}, and no local path of that "
         f"name) and cannot be downloaded: {reason}. Where there is a network, `grounded-sam prefetch {name}` brings it"
