@@ -272,3 +272,4 @@ def test_blanks_around_a_class_name_go(tmp_path: Path) -> None:
 def test_a_class_named_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"in names the class 'cup' twice: give each class a name of its own"):
         import_dataset(people(tmp_path / "in", names=("cup", "cup")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
