@@ -109,3 +109,16 @@ def test_nothing_held_out_keeps_the_last(weights: Path, examples: tuple[Example,
     learner.run(tmp_path / "state.pt")
     assert all(set(figures) == {"loss"} for _, figures in learner.state.looks)
     assert not learner.state.best and learner.state.step == 2
+
+
+@pytest.mark.parametrize(("held", "kept"), [(1, 3), (16, 2)])
+def test_an_earlier_look_is_kept_where_its_ap_is_better_by_more_than_so_few_images_scatter(
+    weights: Path, examples: tuple[Example, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, kept: int
+) -> None:
+    told = iter((0.0, 0.2, 0.3, 0.19))  # 0.11 less at the end: within the scatter of one image (0.2), beyond that of 16 (0.05)
+    monkeypatch.setattr(training_module, "average_precision_of", lambda *_: {"AP": next(told)})
+    loaded, state = load(str(weights)), list[Mapping[str, Tensor]]()
+    learner = Training(loaded, examples, [examples[0]] * held, ONTOLOGY, replace(RECIPE, steps=3), "cpu")
+    learner.run(tmp_path / "state.pt", lambda *_: state.append({k: v.clone() for k, v in learner.mean.state_dict().items()}))
+    assert learner.state.best_look == kept
+    assert same(state_of(learner), state[kept])
