@@ -34,9 +34,10 @@ logger = logging.getLogger(__name__)
 
 LOOKS = 12  # times that the held-out images are looked at
 PATIENCE = 5  # looks without a better AP before learning stops
-# By how much AP of one held-out image differs between weights that are equally good; of n images it is 1 / sqrt(n) of this. Of two
-# weights within it the later ones are kept, which have seen more: AP of two images of blood cells went from 0.53 down to 0.40 while
-# AP of 254 others stayed at 0.46, and of one image of boards it was 0 while that of others rose from 0.09 to 0.24 (docs/real.md).
+# By how much AP of one held-out image differs between weights that are equally good; of n images it is 1 / sqrt(n) of this.
+# Of two weights within it the later ones are kept, which have seen more: AP of two images of blood cells went from 0.53 down
+# to 0.40 while AP of 254 others stayed at 0.46, and of one image of boards it was 0 while that of others rose from 0.09 to
+# 0.24 (docs/real.md).
 SCATTER = 0.2
 WARM_UP_STEPS, FLAT_SHARE = 50, 0.4
 TIMED_STEPS = 8  # by which minutes are turned into steps; the first of them is not counted
