@@ -34,14 +34,15 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, url: str, *, may_say: str = "\0", **settings: Any) -> Iterator[Any]:
+def opened(browser: Any, url: str, *, may_say: str = "\0", slow_ms: int = 20_000, **settings: Any) -> Iterator[Any]:
     """The page at `url` in a browser of its own, a desktop's unless `settings` say otherwise.
 
     On leaving, an error of its script, a word on its console but what `may_say` is in, a dialog that it opened or a request to
-    anywhere but its own place fails the test.
+    anywhere but its own place fails the test. (Not when it happens: what an event's handler raises ends playwright's loop, and
+    with it every test that shares the browser.) What is waited for may take `slow_ms`.
     """
     context = browser.new_context(**{**DESKTOP, **settings})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(slow_ms)
     page, told = context.new_page(), list[str]()
     own = url if url.startswith("file:") else re.match("https?://[^/]*/", url)[0]  # type: ignore[index]
     page.on("console", lambda message: may_say in message.text or told.append(message.text))
