@@ -93,7 +93,7 @@ def test_nothing_keeps_people_out(browser: Any, out: Path, width: int, scheme: s
 
 def test_a_fault_is_told_in_words(browser: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with page_of(out) as server, reviewing(browser, server.url, may_say="net::ERR_") as page:
-        # The server goes away without a word. (What the browser is told of a fault may come to heed after its next request.)
+        # The server goes away without a word. (The browser's own "offline" may begin only after its next request.)
         monkeypatch.setattr(server.RequestHandlerClass, "do_POST", lambda handler: setattr(handler, "close_connection", True))
         page.keyboard.press("x")
         page.get_by_role("alertdialog").get_by_text("does not answer").wait_for()
