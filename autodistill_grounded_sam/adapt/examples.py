@@ -93,8 +93,9 @@ def read_labelled(images: Path, annotations: Path, ontology: Ontology) -> Labell
     examples.sort(key=lambda example: example.name)
     if not any(len(example.class_id) for example in examples):
         counted = ", ".join(f"{count} x {reason}" for reason, count in Counter(fault.reason for fault in faults).most_common())
+        first = f"; the first, {faults[0].image}: {faults[0].detail}" if faults else ""
         raise DatasetError(
-            f"{annotations} holds no label to learn from ({counted or 'no annotation at all'}); its classes are "
+            f"{annotations} holds no label to learn from ({counted or 'no annotation at all'}{first}); its classes are "
             f"{', '.join(names)}, the ontology's {', '.join(ontology.class_names)}: they are joined by name, or by a prompt of "
             "that text"
         )

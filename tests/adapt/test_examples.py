@@ -116,6 +116,15 @@ def test_images_that_are_missing_broken_or_of_another_size_are_listed(tmp_path: 
     assert "30x40, the upright image is 40x30" in next(f.detail for f in found.faults if f.image == "turned.png")
 
 
+def test_where_nothing_can_be_learnt_the_first_fault_is_told_in_words(tmp_path: Path) -> None:
+    file = coco(tmp_path, [box(1, 1, 1, 1, 9, 9)], {"turned.png": (40, 30)}, NAMES)
+    content = json.loads(file.read_text())
+    content["images"][0].update(width=30, height=40)
+    file.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=r"1 x another size; the first, turned\.png: the annotations say 30x40"):
+        read_labelled(tmp_path / "images", file, WORDS)
+
+
 def test_an_image_is_found_by_its_file_name_where_that_is_one(tmp_path: Path) -> None:
     sizes = {"deep/a.png": (40, 30), "x/twin.png": (40, 30), "y/twin.png": (40, 30)}
     file = coco(tmp_path, [box(k, 1, 1, 1, 9, 9) for k in (1, 2, 3)], sizes, NAMES)
