@@ -151,6 +151,11 @@ class Decision:
             notes.append(f"nothing below {floor} was stored: a lower threshold finds no more")
         if tally.maskless and "masks of" in self.store.info["identity"]:
             notes.append(f"{tally.maskless} candidates have no mask, since the run made masks of kept ones only (--masks kept)")
+        waiting, kept = tally.states[State.REVIEW], tally.states[State.LABELLED]
+        if waiting > kept:
+            why = f"one label below trust {self.config.trust} holds back its whole image"
+            command = f"grounded-sam review {self.store.run.parent}"
+            notes.append(f"{waiting} of {waiting + kept} images with labels wait, since {why}: lower it, or run `{command}`")
         notes += self._told_of_reviews(tally)
         stale = [name for name, key in written.items() if key != self.key(export or self.last.export)]
         if stale:

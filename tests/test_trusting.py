@@ -120,6 +120,19 @@ def test_trust_keeps_doubtful_images_out_of_the_splits_and_apart(home: Path) -> 
     assert not (home / "out/review").exists()
 
 
+def test_where_most_images_wait_a_note_says_why(home: Path) -> None:
+    assess(home / "out", write_truth(home))
+    config = pipeline.last_settings(home / "out")[0]
+    found = {}
+    for trust in (1.0, 0.5, 0.0):  # the last leaves the run as the other tests take it
+        summary = pipeline.redecide(home / "out", config.model_copy(update={"trust": trust}))
+        waiting, kept = summary.images["review"], summary.images["labelled"]
+        found[trust] = [note for note in summary.notes if "holds back its whole image" in note]
+        assert bool(found[trust]) == (waiting > kept)
+        assert all(note.startswith(f"{waiting} of {waiting + kept} images") for note in found[trust])
+    assert found[1.0], "nothing is certain enough for trust 1"
+
+
 def test_review_labels_corrected_by_hand_are_not_taken_away(home: Path) -> None:
     assess(home / "out", write_truth(home))
     config = pipeline.last_settings(home / "out")[0]
