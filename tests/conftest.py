@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,18 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"reference folder {folder} is not here (set AGS_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def unpack_odd(shared: Path) -> Callable[[Path], Path]:
+    """Unpacks the odd files into a new folder, by `tar`: tarfile has had `filter` only since Python 3.10.12 and 3.11.4."""
+
+    def unpack(folder: Path) -> Path:
+        folder.mkdir()
+        subprocess.run(["tar", "xzf", str(shared / "odd" / "odd.tar.gz"), "-C", str(folder)], check=True)
+        return folder
+
+    return unpack
 
 
 @pytest.fixture(scope="module")  # not longer: playwright lets no second one start in a process, and its loop troubles asyncio.run

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,10 +117,8 @@ class Odd:
 
 
 @pytest.fixture(scope="session")
-def odd(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Odd:
-    folder = tmp_path_factory.mktemp("odd")
-    subprocess.run(["tar", "xzf", str(shared / "odd" / "odd.tar.gz"), "-C", str(folder)], check=True)
-    root = folder / "odd"
+def odd(shared: Path, unpack_odd: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Odd:
+    root = unpack_odd(tmp_path_factory.mktemp("odd") / "in") / "odd"
     os.mkfifo(root / "special" / "pipe.jpg")
     entries = json.loads((shared / "odd" / "MANIFEST.json").read_text("utf-8"))["files"]
     manifest = {os.fsdecode(bytes.fromhex(e["path_bytes_hex"])) if "path_bytes_hex" in e else e["path"]: e for e in entries}

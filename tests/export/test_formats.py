@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +148,12 @@ def can_be_read(image: ImageRecord) -> bool:
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_odd_files__whatever_can_be_read_is_a_training_image(kit: Any, shared: Path, tmp_path: Path) -> None:
+def test_odd_files__whatever_can_be_read_is_a_training_image(
+    kit: Any, unpack_odd: Callable[[Path], Path], tmp_path: Path
+) -> None:
     """Every odd file that can be decoded is written, and ultralytics finds none of them corrupt or in need of repair."""
     utils = pytest.importorskip("ultralytics.data.utils")
-    with tarfile.open(shared / "odd" / "odd.tar.gz") as archive:
-        archive.extractall(tmp_path / "in", filter="data")
-    rows = [row for row in kit.rows(tmp_path / "in", {}) if can_be_read(row[0])]
+    rows = [row for row in kit.rows(unpack_odd(tmp_path / "in"), {}) if can_be_read(row[0])]
     summary = kit.export(rows, "yolo", tmp_path / "out")
     images = sorted((tmp_path / "out" / "train" / "images").iterdir())
     assert len(images) == summary.images["train"] > 20

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections import Counter
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,9 @@ def test_every_set_is_accounted_for(shared: Path, tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.shared
-def test_the_folder_of_odd_files(shared: Path, tmp_path: Path) -> None:
-    with tarfile.open(shared / "odd" / "odd.tar.gz") as archive:
-        archive.extractall(tmp_path / "odd", filter="tar")
-    facts = label(tmp_path / "odd", tmp_path / "out", *FAKE, codes=(3,))
+def test_the_folder_of_odd_files(unpack_odd: Callable[[Path], Path], tmp_path: Path) -> None:
+    odd = unpack_odd(tmp_path / "odd")
+    facts = label(odd, tmp_path / "out", *FAKE, codes=(3,))
     lines = [json.loads(line) for line in (tmp_path / "out/run/failed.jsonl").read_text("utf-8").splitlines()]
     assert len(lines) == len(facts["failed"]) == facts["images"]["failed"] >= 15
     assert all(line["id"] and line["reason"] and line["detail"] for line in lines)
@@ -80,7 +79,7 @@ def test_the_folder_of_odd_files(shared: Path, tmp_path: Path) -> None:
     assert facts["images"]["labelled"] + facts["images"]["empty"] > 40
     written = sum(facts["datasets"][0]["images"].values())
     check_ultralytics_loads(tmp_path / "out", written)
-    again = label(tmp_path / "odd", tmp_path / "out", *FAKE, codes=(3,))
+    again = label(odd, tmp_path / "out", *FAKE, codes=(3,))
     assert again["looked_at"] == 0
 
 
